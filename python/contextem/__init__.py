@@ -1,0 +1,70 @@
+"""Context-aware classification of atomic columns in annular-dark-field STEM images of 1H MX2 monolayers.
+
+The public names, in the order the data flow: micrograph -> columns -> patches -> moments (+ context) -> classifier ->
+classification.  Each is loaded on first use, so that ``import contextem`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contextem.classification import Classification
+    from contextem.columns import Columns, find_columns
+    from contextem.context import Context
+    from contextem.micrograph import Detector, Micrograph, estimate_sampling, read
+    from contextem.model import load_model
+    from contextem.moments import column_moments, patch_moments
+    from contextem.patches import extract_patches
+    from contextem.pipeline import classify
+    from contextem.zernike import ZernikeBasis, rotation_invariants
+
+_MODULE_OF = {
+    "read": "micrograph",
+    "Micrograph": "micrograph",
+    "Detector": "micrograph",
+    "estimate_sampling": "micrograph",
+    "find_columns": "columns",
+    "Columns": "columns",
+    "extract_patches": "patches",
+    "ZernikeBasis": "zernike",
+    "rotation_invariants": "zernike",
+    "patch_moments": "moments",
+    "column_moments": "moments",
+    "Context": "context",
+    "load_model": "model",
+    "Classification": "classification",
+    "classify": "pipeline",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "Classification",
+    "Columns",
+    "Context",
+    "Detector",
+    "Micrograph",
+    "ZernikeBasis",
+    "classify",
+    "column_moments",
+    "estimate_sampling",
+    "extract_patches",
+    "find_columns",
+    "load_model",
+    "patch_moments",
+    "read",
+    "rotation_invariants",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'contextem' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"contextem.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

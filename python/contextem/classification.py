@@ -1,0 +1,282 @@
+"""What became of every column: class, probability, entropy; counts, densities, table and picture.
+
+Defect densities come from site fractions: a fraction p of the X columns that miss an atom is p / A_cell vacancies per
+area, with A_cell = sqrt(3)/2 a^2 the cell of the host.  Intervals are Wilson's (https://doi.org/10.2307/2276774).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextem._output import whole_file
+from contextem.columns import CLASSES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from contextem.micrograph import Micrograph
+
+# Safe for colour-blind readers (Okabe and Ito), and told apart by marker as well.
+COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7")
+MARKERS = ("o", "D", "o", "^", "s")
+CSV_HEADER = ("row", "column", "class", "probability", *CLASSES, "entropy", "observed", "complete")
+
+
+def wilson_interval(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return Wilson's interval of a binomial fraction; (0, 1) when `total` is 0.
+
+    Parameters
+    ----------
+    count, total : int
+        Successes and trials.
+    z : float
+        Normal quantile; the default gives 95 %.
+
+    Examples
+    --------
+    >>> low, high = wilson_interval(5, 100)
+    >>> round(low, 4), round(high, 4)
+    (0.0215, 0.1118)
+    """
+    if total == 0:
+        return 0.0, 1.0
+    p, z2 = count / total, z * z
+    centre = p + z2 / (2 * total)
+    half = z * np.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
+    scale = 1 + z2 / total
+    return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The classified columns of one micrograph.
+
+    Attributes
+    ----------
+    positions : (N, 2) float64
+        (row, column) in px.
+    probabilities : (N, 5) float32
+        Posterior of the classes, in the order of `contextem.columns.CLASSES`.
+    observed : (N,) bool
+        False where the lattice demands a site at which no peak stands.
+    complete : (N,) bool
+        False where the patch leaves the image.
+    sampling : float
+        Å/px.
+    lattice_constant : float
+        Å, of the host.
+    provenance : mapping
+        Context, model and version, and where each value came from; goes into the summary.
+    """
+
+    positions: NDArray[np.float64]
+    probabilities: NDArray[np.float32]
+    observed: NDArray[np.bool_]
+    complete: NDArray[np.bool_]
+    sampling: float
+    lattice_constant: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.positions)
+        shapes = {
+            "positions": (n, 2),
+            "probabilities": (n, len(CLASSES)),
+            "observed": (n,),
+            "complete": (n,),
+        }
+        for name, shape in shapes.items():
+            if (got := np.shape(getattr(self, name))) != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {got}")
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) index of the most probable class."""
+        labels: NDArray[np.int64] = np.argmax(self.probabilities, axis=1)
+        return labels
+
+    @property
+    def entropy(self) -> NDArray[np.float32]:
+        """(N,) entropy of the posterior in bits, 0 to log2(5) = 2.32."""
+        p = self.probabilities
+        entropy: NDArray[np.float32] = -np.sum(p * np.log2(np.maximum(p, np.finfo(np.float32).tiny)), axis=1)
+        return entropy
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of columns of each class."""
+        return dict(zip(CLASSES, np.bincount(self.labels, minlength=len(CLASSES)).tolist(), strict=True))
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % Wilson intervals, and provenance."""
+        counts = self.counts
+        cell_area_cm2 = np.sqrt(3) / 2 * self.lattice_constant**2 * 1e-16
+        metal_sites = counts["metal"] + counts["dopant"]
+        x_sites = counts["X2"] + counts["single_vacancy"] + counts["double_vacancy"]
+
+        def fraction(count: int, total: int, scale: float = 1.0) -> dict[str, Any]:
+            low, high = wilson_interval(count, total)
+            return {
+                "value": count / total * scale if total else None,
+                "interval_95": [low * scale, high * scale] if total else None,
+                "count": count,
+                "sites": total,
+            }
+
+        return {
+            "columns": len(self),
+            "counts": counts,
+            "dopant_fraction": fraction(counts["dopant"], metal_sites),
+            "single_vacancy_density_per_cm2": fraction(counts["single_vacancy"], x_sites, 1 / cell_area_cm2),
+            "double_vacancy_density_per_cm2": fraction(counts["double_vacancy"], x_sites, 1 / cell_area_cm2),
+            "not_observed": int(np.sum(~self.observed)),
+            "not_complete": int(np.sum(~self.complete)),
+            "mean_entropy_bits": float(self.entropy.mean()) if len(self) else None,
+            "sampling_angstrom_per_px": self.sampling,
+            "lattice_constant_angstrom": self.lattice_constant,
+            **self.provenance,
+        }
+
+    def to_csv(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write one row a column: position (px), class, its probability, all five, entropy (bits), flags."""
+        labels, entropy = self.labels, self.entropy
+        with (
+            whole_file(path, overwrite=overwrite) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(CSV_HEADER)
+            for i, (row, column) in enumerate(self.positions):
+                p = self.probabilities[i]
+                table.writerow(
+                    [
+                        f"{row:.3f}",
+                        f"{column:.3f}",
+                        CLASSES[labels[i]],
+                        f"{p[labels[i]]:.5f}",
+                        *(f"{value:.5f}" for value in p),
+                        f"{entropy[i]:.5f}",
+                        int(self.observed[i]),
+                        int(self.complete[i]),
+                    ]
+                )
+
+    def to_json(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write `summary()`."""
+        text = json.dumps(self.summary(), indent=2, ensure_ascii=False) + "\n"
+        with whole_file(path, overwrite=overwrite) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def plot(self, micrograph: Micrograph, title: str | None = None) -> Figure:
+        """Draw the micrograph with its columns coloured by class, a scale bar and a legend with counts.
+
+        Parameters
+        ----------
+        micrograph : Micrograph
+            The image the columns were found in.
+        title : str, optional
+            A line above the image.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Save it with ``figure.savefig(path, dpi=200)``.
+        """
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
+
+        height, width = micrograph.shape
+        side = 7.2
+        image_height = side * height / width
+        top, bottom = (0.35 if title else 0.08), 0.75
+        total = image_height + top + bottom
+        figure = Figure(figsize=(side + 0.16, total), facecolor="white")
+        axes = figure.add_axes(
+            (0.08 / (side + 0.16), bottom / total, side / (side + 0.16), image_height / total), frameon=False
+        )
+        low, high = np.percentile(micrograph.data, (0.5, 99.7))
+        axes.imshow(micrograph.data, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+        if title:
+            axes.set_title(title, fontsize=11, pad=6)
+
+        # Markers a third of a bond wide, in points of the figure: they touch neither neighbour nor each other.
+        points_per_px = side * 72 / width
+        bond = self.lattice_constant / np.sqrt(3) / self.sampling * points_per_px
+        size = float(np.clip(0.42 * bond, 1.2, 9.0))
+        handles = []
+        for index, (name, colour, marker) in enumerate(zip(CLASSES, COLOURS, MARKERS, strict=True)):
+            chosen = self.labels == index
+            host = name in ("metal", "X2")
+            style: dict[str, Any] = {
+                "marker": marker,
+                "markersize": size if host else 1.5 * size,
+                "markerfacecolor": colour if host else "none",
+                "markeredgecolor": colour,
+                "markeredgewidth": 0.0 if host else float(np.clip(0.2 * size, 0.7, 1.6)),
+                "linestyle": "none",
+                "alpha": 0.85 if host else 1.0,
+            }
+            axes.plot(self.positions[chosen, 1], self.positions[chosen, 0], zorder=2 if host else 3, **style)
+            style |= {"markersize": 7, "markeredgewidth": 0.0 if host else 1.4}
+            label = f"{name.replace('_', ' ')}  {int(chosen.sum())}"
+            handles.append(Line2D([], [], label=label, **style))
+        legend = figure.legend(
+            handles=handles,
+            loc="lower center",
+            ncols=len(CLASSES),
+            frameon=False,
+            fontsize=9,
+            handletextpad=0.2,
+            columnspacing=1.4,
+            bbox_to_anchor=(0.5, 0.0),
+        )
+        legend.set_in_layout(False)
+        _draw_scale_bar(axes, width, height, self.sampling)
+        return figure
+
+
+def _draw_scale_bar(axes: Any, width: int, height: int, sampling: float) -> None:
+    """Draw a bar of a round length, about a fifth of the image wide, on a dark ground."""
+    from matplotlib.patches import Rectangle
+
+    target_nm = width * sampling / 10 / 5
+    length_nm = max(
+        (v for e in range(-2, 5) for v in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if v <= target_nm), default=target_nm
+    )
+    length = length_nm * 10 / sampling
+    row, column, thickness = 0.955 * height, 0.04 * width, 0.011 * height
+    pad = 0.015 * width
+    axes.add_patch(
+        Rectangle(
+            (column - pad, row - 0.052 * height),
+            length + 2 * pad,
+            0.052 * height + thickness + 0.012 * height,
+            facecolor="black",
+            alpha=0.6,
+            linewidth=0,
+            zorder=4,
+        )
+    )
+    axes.add_patch(Rectangle((column, row), length, thickness, facecolor="white", linewidth=0, zorder=5))
+    axes.text(
+        column + length / 2,
+        row - 0.008 * height,
+        f"{length_nm:g} nm",
+        color="white",
+        ha="center",
+        va="bottom",
+        fontsize=9,
+        zorder=5,
+    )

@@ -1,0 +1,423 @@
+"""The context of a micrograph: what the specimen is made of and how it was recorded, as one vector.
+
+The composition enters as electron configurations: the occupation of each subshell 1s ... 7p divided by its capacity
+2 (2 l + 1), so that every entry lies in 0..1 and elements of one group look alike in their valence shells.  Beam energy
+and detector enter as one-hot vectors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextem.elements import CAPACITY, SUBSHELLS, SYMBOLS, electron_configuration
+from contextem.micrograph import DETECTORS, LATTICE_CONSTANT_RANGE, Detector, Micrograph, check_energy, check_number
+
+Encoding = Literal["roles", "composition"]
+
+ROLES = ("M", "X", "dopant")
+ENERGIES = (60e3, 80e3, 100e3, 120e3, 200e3, 300e3)
+"""Beam energies with a place in the context vector, eV."""
+
+ENERGY_TOLERANCE = 0.01
+"""Relative distance up to which a beam energy counts as one of `ENERGIES`: a high tension is rarely set to the volt."""
+
+NOMINAL_FRACTION = 0.05
+"""Fraction of the metal sites a dopant is taken to occupy in the composition where the caller gives none."""
+
+
+class Host(NamedTuple):
+    """A 1H MX2 monolayer: its elements and its two lengths in Å.
+
+    Attributes
+    ----------
+    metal, chalcogen : str
+        Element symbols.
+    lattice_constant : float
+        In-plane lattice constant a, Å.
+    thickness : float
+        Distance between the two chalcogen planes, Å.
+    """
+
+    metal: str
+    chalcogen: str
+    lattice_constant: float
+    thickness: float
+
+
+HOSTS: Mapping[str, Host] = MappingProxyType(
+    {
+        "MoS2": Host("Mo", "S", 3.18, 3.13),
+        "MoSe2": Host("Mo", "Se", 3.32, 3.34),
+        "MoTe2": Host("Mo", "Te", 3.55, 3.61),
+        "WS2": Host("W", "S", 3.18, 3.14),
+        "WSe2": Host("W", "Se", 3.32, 3.36),
+        "WTe2": Host("W", "Te", 3.56, 3.62),
+        "NbS2": Host("Nb", "S", 3.35, 3.13),
+        "NbSe2": Host("Nb", "Se", 3.48, 3.37),
+        "NbTe2": Host("Nb", "Te", 3.70, 3.68),
+        "TaS2": Host("Ta", "S", 3.34, 3.12),
+        "TaSe2": Host("Ta", "Se", 3.47, 3.35),
+        "TaTe2": Host("Ta", "Te", 3.71, 3.66),
+        "TiS2": Host("Ti", "S", 3.35, 3.01),
+        "VS2": Host("V", "S", 3.19, 2.96),
+        "ReSe2": Host("Re", "Se", 3.47, 3.10),
+    }
+)
+"""Hosts with known lengths, by formula."""
+
+
+@dataclass(frozen=True, init=False)
+class Context:
+    """Composition of the specimen and conditions of the recording.
+
+    Parameters
+    ----------
+    host : str
+        Formula MX2 of the host monolayer, for example ``"WSe2"``.
+    dopants : str or sequence of str
+        Elements that may sit on metal sites; a single one may be given as a plain string.
+    energy : float, optional
+        Beam energy, eV.  `vector` needs it.
+    detector : Detector or str, optional
+        The detector, or its name, one of `contextem.micrograph.DETECTORS`.  `vector` needs it.
+    fractions : mapping of str to float, optional
+        Fraction of the metal sites each dopant occupies, between 0 and 1; for all dopants or for none.  Without it the
+        composition takes `NOMINAL_FRACTION` for each.
+    lattice_constant : float, optional
+        In-plane lattice constant a, Å.  Taken from `HOSTS`, and needed for a host that is not there.
+    provenance : mapping of str to str, optional
+        Origin of single values, by name, where it is not the caller; see the attribute.
+
+    Attributes
+    ----------
+    host, dopants, energy, detector, lattice_constant
+        As above; a single dopant as a tuple, the detector as a `Detector`.
+    fractions : dict of str to float
+        One entry for each dopant.
+    provenance : dict of str to str
+        Origin of each value that is known: ``"user"``, ``"table"`` (`HOSTS`), ``"default"`` or that of the micrograph.
+
+    Raises
+    ------
+    ValueError
+        If a formula, element, fraction, energy, detector or lattice constant is not a possible one, or if the lattice
+        constant of the host is not known.
+    TypeError
+        If an argument is of the wrong type.
+
+    Examples
+    --------
+    >>> context = Context("WSe2", ("Cr",), energy=80e3, detector="HAADF")
+    >>> context.metal, context.chalcogen, context.lattice_constant
+    ('W', 'Se', 3.32)
+    >>> context.vector().shape
+    (68,)
+    """
+
+    host: str
+    dopants: tuple[str, ...]
+    energy: float | None
+    detector: Detector | None
+    fractions: dict[str, float] = field(hash=False)
+    lattice_constant: float
+    provenance: dict[str, str] = field(hash=False, compare=False)
+
+    def __init__(
+        self,
+        host: str,
+        dopants: str | Sequence[str] = (),
+        energy: float | None = None,
+        detector: Detector | str | None = None,
+        *,
+        fractions: Mapping[str, float] | None = None,
+        lattice_constant: float | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        metal = parse_formula(host)[0]
+        checked_dopants = _check_dopants(dopants, metal, host)
+        values: dict[str, Any] = {
+            "host": host,
+            "dopants": checked_dopants,
+            "energy": None if energy is None else check_energy(energy),
+            "detector": Detector(detector) if isinstance(detector, str) else detector,
+            "fractions": _check_fractions(fractions, checked_dopants),
+            "lattice_constant": _check_lattice_constant(lattice_constant, host),
+        }
+        if not isinstance(values["detector"], Detector | None):
+            raise TypeError(f"detector: expected a Detector or one of {', '.join(DETECTORS)}, got {detector!r}")
+        origin = {name: "user" for name, value in values.items() if value}
+        if fractions is None and checked_dopants:
+            origin["fractions"] = "default"
+        if lattice_constant is None:
+            origin["lattice_constant"] = "table"
+        values["provenance"] = origin | dict(provenance or {})
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def metal(self) -> str:
+        """Symbol of the host's metal."""
+        return parse_formula(self.host)[0]
+
+    @property
+    def chalcogen(self) -> str:
+        """Symbol of the host's chalcogen."""
+        return parse_formula(self.host)[1]
+
+    @property
+    def thickness(self) -> float | None:
+        """Distance between the two chalcogen planes, Å; None for a host that is not in `HOSTS`."""
+        return HOSTS[self.host].thickness if self.host in HOSTS else None
+
+    def with_recording(self, micrograph: Micrograph) -> Context:
+        """Return this context with what it lacks of energy and detector taken from a micrograph.
+
+        Parameters
+        ----------
+        micrograph : Micrograph
+            Its energy and detector count only where this context has none: what the user says stands.
+
+        Returns
+        -------
+        Context
+            With the micrograph's provenance for the values taken from it.
+
+        Examples
+        --------
+        >>> micrograph = Micrograph(np.eye(8), sampling=0.2, energy=80e3, detector="HAADF")
+        >>> Context("WSe2", "Cr").with_recording(micrograph).energy
+        80000.0
+        """
+        taken = [name for name in ("energy", "detector") if getattr(self, name) is None]
+        taken = [name for name in taken if getattr(micrograph, name) is not None]
+        return Context(
+            self.host,
+            self.dopants,
+            micrograph.energy if "energy" in taken else self.energy,
+            micrograph.detector if "detector" in taken else self.detector,
+            fractions=self.fractions,
+            lattice_constant=self.lattice_constant,
+            provenance=self.provenance | {name: micrograph.provenance[name] for name in taken},
+        )
+
+    def vector(self, encoding: Encoding = "roles") -> NDArray[np.float32]:
+        """Encode the context for the classifier.
+
+        Parameters
+        ----------
+        encoding : {"roles", "composition"}
+            ``"roles"``: the shell occupations of metal, chalcogen and dopant side by side (several dopants: their mean
+            weighted by fraction; none: zeros).  ``"composition"``: their sum weighted by atomic fraction.
+
+        Returns
+        -------
+        ndarray of float32, shape (F,)
+            Shell occupations, beam energy one-hot over `ENERGIES`, detector one-hot over ``DETECTORS``, each entry in
+            0..1; F is 68 for roles, 30 for composition.  `feature_names` names the entries.
+
+        Raises
+        ------
+        ValueError
+            If energy or detector is missing, or the energy is none of `ENERGIES` to within `ENERGY_TOLERANCE`.
+
+        Examples
+        --------
+        >>> vector = Context("WSe2", energy=80e3, detector="HAADF").vector("composition")
+        >>> [name for name, x in zip(feature_names("composition"), vector) if name.startswith("energy") and x]
+        ['energy 80 keV']
+        """
+        _check_encoding(encoding)
+        metal, chalcogen = _shells(self.metal), _shells(self.chalcogen)
+        doped = math.fsum(self.fractions.values())
+        dopant = np.zeros(len(SUBSHELLS))  # mean over the dopants
+        for symbol, fraction in self.fractions.items():
+            dopant += fraction / doped * _shells(symbol)
+        if encoding == "roles":
+            blocks = [metal, chalcogen, dopant]
+        else:
+            blocks = [((1.0 - doped) * metal + doped * dopant + 2.0 * chalcogen) / 3.0]
+        return np.concatenate([*blocks, self._energy_one_hot(), self._detector_one_hot()]).astype(np.float32)
+
+    def _energy_one_hot(self) -> NDArray[np.float64]:
+        known = ", ".join(f"{energy / 1e3:g}e3" for energy in ENERGIES)
+        if self.energy is None:
+            raise ValueError(f"energy: the context vector needs the beam energy in eV, one of {known}, got None")
+        one_hot = np.isclose(ENERGIES, self.energy, rtol=ENERGY_TOLERANCE, atol=0.0)
+        if not one_hot.any():
+            raise ValueError(f"energy: expected one of the known beam energies {known} eV, got {self.energy:g}")
+        return one_hot.astype(np.float64)
+
+    def _detector_one_hot(self) -> NDArray[np.float64]:
+        if self.detector is None:
+            raise ValueError(f"detector: the context vector needs one of {', '.join(DETECTORS)}, got None")
+        return np.array([self.detector.name == name for name in DETECTORS], dtype=np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values that JSON can hold, provenance among them.
+
+        Returns
+        -------
+        dict
+            What `from_dict` takes.
+
+        Examples
+        --------
+        >>> Context.from_dict(Context("WSe2", "Cr").to_dict()) == Context("WSe2", "Cr")
+        True
+        """
+        return {
+            "host": self.host,
+            "dopants": list(self.dopants),
+            "energy": self.energy,
+            "detector": None if self.detector is None else self.detector.to_dict(),
+            "fractions": dict(self.fractions),
+            "lattice_constant": self.lattice_constant,
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Context:
+        """Make the context that `to_dict` wrote.
+
+        Parameters
+        ----------
+        values : mapping
+            As `to_dict` returns it.
+
+        Returns
+        -------
+        Context
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `Context`.
+        """
+        detector = values.get("detector")
+        return cls(**{**values, "detector": Detector(**detector) if isinstance(detector, Mapping) else detector})
+
+
+def parse_formula(host: str) -> tuple[str, str]:
+    """Return metal and chalcogen of a formula MX2.
+
+    Parameters
+    ----------
+    host : str
+        For example ``"WSe2"``.
+
+    Returns
+    -------
+    metal, chalcogen : str
+        Element symbols.
+
+    Raises
+    ------
+    TypeError
+        If `host` is not a string.
+    ValueError
+        If it is not a formula MX2 of two different elements.
+
+    Examples
+    --------
+    >>> parse_formula("WSe2")
+    ('W', 'Se')
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"host: expected a formula MX2 such as 'WSe2', got {host!r}")
+    match = re.fullmatch("([A-Z][a-z]?)([A-Z][a-z]?)2", host)
+    if match is None:
+        raise ValueError(f"host: expected a formula MX2 such as 'WSe2', got {host!r}")
+    metal, chalcogen = match.groups()
+    for symbol in (metal, chalcogen):
+        if symbol not in SYMBOLS:
+            raise ValueError(f"host: expected a formula MX2 of chemical elements, got {host!r}, and {symbol!r} is none")
+    if metal == chalcogen:
+        raise ValueError(f"host: expected a formula MX2 of two different elements, got {host!r}")
+    return metal, chalcogen
+
+
+def feature_names(encoding: Encoding = "roles") -> tuple[str, ...]:
+    """Return the names of the entries of `Context.vector`.
+
+    Parameters
+    ----------
+    encoding : {"roles", "composition"}
+        As for `Context.vector`.
+
+    Returns
+    -------
+    tuple of str
+        F names in the order of the vector.
+
+    Raises
+    ------
+    ValueError
+        If the encoding is not known.
+
+    Examples
+    --------
+    >>> feature_names()[0], feature_names()[-1]
+    ('M 1s', 'detector BF')
+    """
+    _check_encoding(encoding)
+    shells = [f"{role} {shell}" for role in ROLES for shell in SUBSHELLS] if encoding == "roles" else list(SUBSHELLS)
+    energies = [f"energy {energy / 1e3:g} keV" for energy in ENERGIES]
+    return (*shells, *energies, *(f"detector {name}" for name in DETECTORS))
+
+
+def _shells(symbol: str) -> NDArray[np.float64]:
+    """Occupation of each subshell of an element over its capacity, (19,)."""
+    return np.array([count / CAPACITY[shell[1]] for shell, count in electron_configuration(symbol).items()])
+
+
+def _check_encoding(encoding: str) -> None:
+    if encoding not in get_args(Encoding):
+        raise ValueError(f"encoding: expected one of {', '.join(get_args(Encoding))}, got {encoding!r}")
+
+
+def _check_dopants(dopants: str | Sequence[str], metal: str, host: str) -> tuple[str, ...]:
+    if not isinstance(dopants, Sequence):
+        raise TypeError(f"dopants: expected symbols of chemical elements such as ('Cr',), got {dopants!r}")
+    symbols = (dopants,) if isinstance(dopants, str) else tuple(dopants)
+    for symbol in symbols:
+        if symbol not in SYMBOLS:
+            raise ValueError(f"dopants: expected symbols of chemical elements such as 'Cr', got {symbol!r}")
+        if symbol == metal:
+            raise ValueError(f"dopants: expected elements other than the metal of the host {host}, got {symbol!r}")
+    if len(set(symbols)) != len(symbols):
+        raise ValueError(f"dopants: expected each element once, got {', '.join(symbols)}")
+    return symbols
+
+
+def _check_fractions(fractions: Mapping[str, float] | None, dopants: tuple[str, ...]) -> dict[str, float]:
+    if fractions is None:
+        return dict.fromkeys(dopants, NOMINAL_FRACTION)
+    if not isinstance(fractions, Mapping):
+        raise TypeError(f"fractions: expected a mapping such as {{'Cr': 0.02}}, got {fractions!r}")
+    if set(fractions) != set(dopants):
+        raise ValueError(f"fractions: expected one for each dopant {list(dopants)}, got them for {list(fractions)}")
+    unit = "parts of the metal sites"
+    checked = {symbol: check_number("fractions", fractions[symbol], unit, (0.0, 1.0)) for symbol in dopants}
+    if min(checked.values(), default=1.0) == 0.0 or math.fsum(checked.values()) >= 1.0:
+        raise ValueError(f"fractions: expected each above 0 and a sum below 1, got {checked}")
+    return checked
+
+
+def _check_lattice_constant(lattice_constant: float | None, host: str) -> float:
+    if lattice_constant is None:
+        if host not in HOSTS:
+            known = ", ".join(HOSTS)
+            raise ValueError(
+                f"lattice_constant: the lattice constant of {host} is not known (known hosts: {known}), "
+                "give it in Å as lattice_constant=..."
+            )
+        return HOSTS[host].lattice_constant
+    return check_number("lattice_constant", lattice_constant, "Å", LATTICE_CONSTANT_RANGE)

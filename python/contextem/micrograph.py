@@ -1,0 +1,427 @@
+"""A micrograph: its pixels, what is known of how it was recorded, and where each of these values comes from.
+
+Sampling is in Å/px and beam energy in eV, whatever the file holds.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from contextem._files import ReadError, Recording, load
+from contextem.periodicity import hexagonal_period
+
+__all__ = [
+    "DETECTORS",
+    "Detector",
+    "Micrograph",
+    "ReadError",
+    "check_energy",
+    "check_number",
+    "estimate_sampling",
+    "read",
+]
+
+DETECTORS = ("HAADF", "MAADF", "LAADF", "ABF", "BF")
+"""Names of the known detectors, from high to low collection angles."""
+
+ENERGY_RANGE = (10e3, 3e6)
+"""Beam energies that a transmission microscope may have, eV."""
+
+LATTICE_CONSTANT_RANGE = (2.0, 6.0)
+"""Lattice constants a monolayer may have, Å."""
+
+SQUARE_PIXELS = 0.005
+"""Relative difference of the sampling along rows and columns up to which pixels count as square."""
+
+SAMPLING_RANGE = (1e-3, 5.0)
+"""Samplings that may show atomic columns, Å/px; a value outside stands for a calibration that was never made."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector and, where they are known, its collection angles.
+
+    Parameters
+    ----------
+    name : str
+        One of `DETECTORS`.
+    inner, outer : float, optional
+        Collection semi-angles, mrad.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known or the angles are not 0 <= inner < outer <= 1000 mrad.
+
+    Examples
+    --------
+    >>> Detector("HAADF", inner=70, outer=200)
+    Detector(name='HAADF', inner=70, outer=200)
+    """
+
+    name: str
+    inner: float | None = None
+    outer: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in DETECTORS:
+            raise ValueError(f"detector: expected one of {', '.join(DETECTORS)}, got {self.name!r}")
+        for key in ("inner", "outer"):
+            angle = getattr(self, key)
+            if angle is not None and not (_is_real(angle) and 0.0 <= angle <= 1e3):
+                raise ValueError(f"{key}: expected a collection semi-angle of 0 to 1000 mrad, got {angle!r}")
+        if self.outer is not None and not (self.inner or 0.0) < self.outer:
+            raise ValueError(f"outer: expected an angle above inner = {self.inner} mrad, got {self.outer!r}")
+        if self.outer is not None and self.outer < 1.0:
+            raise ValueError(f"outer: expected mrad (200 mrad is 200), got {self.outer!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name and angles as plain values that JSON can hold."""
+        return {"name": self.name, "inner": self.inner, "outer": self.outer}
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Micrograph:
+    """An image of atomic columns with sampling, beam energy and detector.
+
+    Parameters
+    ----------
+    data : ndarray, shape (H, W)
+        Pixels: finite real numbers, not all alike.  Kept in the dtype given and not copied, save that the byte order of
+        the machine replaces the other one.
+    sampling : float
+        Å/px, the same along rows and columns.
+    energy : float, optional
+        Beam energy, eV.
+    detector : Detector or str, optional
+        The detector, or its name, one of `DETECTORS`.
+    provenance : mapping of str to str, optional
+        Origin of ``"sampling"``, ``"energy"`` and ``"detector"``, by name; ``"user"`` for a value that is given and not
+        in it.
+    source : str, optional
+        Name of the file.
+
+    Attributes
+    ----------
+    data, sampling, energy, detector, provenance, source
+        As above; the detector as a `Detector`, and provenance has an entry for each value that is known.
+
+    Raises
+    ------
+    ValueError
+        If a value is not a possible one.
+    TypeError
+        If `data` does not hold real numbers or an argument is of the wrong type.
+
+    Examples
+    --------
+    >>> micrograph = Micrograph(np.eye(64), sampling=0.2, energy=80e3, detector="HAADF")
+    >>> micrograph.shape, micrograph.provenance["sampling"]
+    ((64, 64), 'user')
+    """
+
+    data: NDArray[Any] = field(repr=False)
+    sampling: float
+    energy: float | None
+    detector: Detector | None
+    provenance: dict[str, str]
+    source: str | None
+
+    def __init__(
+        self,
+        data: NDArray[Any],
+        sampling: float,
+        energy: float | None = None,
+        detector: Detector | str | None = None,
+        *,
+        provenance: Mapping[str, str] | None = None,
+        source: str | None = None,
+    ) -> None:
+        known: dict[str, Any] = {"sampling": check_number("sampling", sampling, "Å/px", SAMPLING_RANGE)}
+        known["energy"] = None if energy is None else check_energy(energy)
+        known["detector"] = Detector(detector) if isinstance(detector, str) else detector
+        if not isinstance(known["detector"], Detector | None):
+            raise TypeError(f"detector: expected a Detector or one of {', '.join(DETECTORS)}, got {detector!r}")
+        origin = {name: "user" for name, value in known.items() if value is not None}
+        origin |= {name: text for name, text in (provenance or {}).items() if name in origin}
+        for name, value in {"data": _check_data(data), **known, "provenance": origin, "source": source}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, (H, W)."""
+        return (self.data.shape[0], self.data.shape[1])
+
+    def as_float(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Return the pixels as floating-point numbers.
+
+        Parameters
+        ----------
+        dtype : dtype
+            float32 or float64.  In float32, integers above 2**24 (16,777,216) are rounded.
+
+        Returns
+        -------
+        ndarray, shape (H, W)
+            C-contiguous; the data themselves, not a copy, where they are so already.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is neither float32 nor float64.
+
+        Examples
+        --------
+        >>> Micrograph(np.eye(64, dtype="uint16"), sampling=0.2).as_float().dtype
+        dtype('float32')
+        """
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
+        return np.ascontiguousarray(self.data, dtype=dtype)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    sampling: float | Literal["estimate"] | None = None,
+    energy: float | None = None,
+    detector: Detector | str | None = None,
+    signal: int | str | None = None,
+    lattice_constant: float | None = None,
+) -> Micrograph:
+    """Read a micrograph from a dm3, dm4, emd, emi, ser, mrc, tif, hspy, npy or png file.
+
+    Sampling, beam energy and the name of the detector are taken from the file where it holds credible ones.  What the
+    caller gives takes precedence.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    sampling : float or "estimate", optional
+        Å/px.  Needed where the file holds none; ``"estimate"`` finds it from the spectrum, see `estimate_sampling`.
+    energy : float, optional
+        Beam energy, eV.
+    detector : Detector or str, optional
+        The detector, or its name, one of `DETECTORS`.
+    signal : int or str, optional
+        Index or name of the image in a file that holds several.
+    lattice_constant : float, optional
+        Lattice constant of the specimen, Å; for ``sampling="estimate"``.
+
+    Returns
+    -------
+    Micrograph
+        Its provenance says of each value whether it comes from ``"file"`` or ``"user"``, or how it was estimated.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+    ReadError
+        If the file cannot be read, holds several signals and none is chosen, holds no grey image of finite pixels with
+        contrast, or holds no credible sampling and none is given.
+    ValueError, TypeError
+        If an argument is not a possible one.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "image.npy"
+    ...     np.save(path, np.eye(64))
+    ...     micrograph = read(path, sampling=0.2)
+    >>> micrograph.sampling, micrograph.energy, micrograph.provenance
+    (0.2, None, {'sampling': 'user'})
+    """
+    if isinstance(sampling, str) and sampling != "estimate":
+        raise ValueError(f"sampling: expected a number in Å/px or 'estimate', got {sampling!r}")
+    if (sampling is None or not isinstance(sampling, str)) == (lattice_constant is not None):
+        raise ValueError(
+            "lattice_constant: expected Å together with sampling='estimate', and only then, "
+            f"got lattice_constant={lattice_constant!r} and sampling={sampling!r}"
+        )
+    path = Path(path)
+    recording = load(path, signal)
+    try:
+        data = _check_data(recording.data)
+    except (TypeError, ValueError) as error:
+        raise ReadError(f"path: {path.name} holds no image that can be used ({error})") from error
+    provenance = {}
+    if isinstance(sampling, str):
+        assert lattice_constant is not None  # checked above
+        sampling = estimate_sampling(data, lattice_constant)
+        provenance["sampling"] = f"estimated from the FFT with a = {lattice_constant:g} Å"
+    elif sampling is None:
+        sampling = _sampling_of(recording, path)
+        provenance["sampling"] = "file"
+    if energy is None and recording.energy is not None:
+        energy = recording.energy
+        provenance["energy"] = "file"
+    if detector is None:
+        detector = _recognise_detector(recording.title)
+        provenance["detector"] = "file"
+    return Micrograph(data, sampling, energy, detector, provenance=provenance, source=path.name)
+
+
+def _sampling_of(recording: Recording, path: Path) -> float:
+    if recording.sampling is None:
+        raise ReadError(
+            f"sampling: {path.name} holds no credible sampling ({recording.remark}), give it in Å/px as sampling=... "
+            "or --sampling, or have it estimated from the lattice with sampling='estimate' or --estimate-sampling"
+        )
+    rows, columns = recording.sampling
+    if abs(rows - columns) > SQUARE_PIXELS * min(rows, columns):
+        raise ReadError(
+            f"sampling: {path.name} has pixels that are not square, {rows:.4g} Å from row to row and {columns:.4g} Å "
+            "from column to column, resample the image or give one value as sampling=... or --sampling"
+        )
+    return math.sqrt(rows * columns)
+
+
+def _recognise_detector(title: str) -> Detector | None:
+    """Return the detector that a title such as "HAADF_2" names as a word of its own, if it is a single one."""
+    words = {word.upper() for word in re.findall("[A-Za-z]+", title)}
+    named = [name for name in DETECTORS if name in words]
+    return Detector(named[0]) if len(named) == 1 else None
+
+
+def estimate_sampling(data: NDArray[Any], lattice_constant: float) -> float:
+    """Estimate the sampling of an image from its spectrum and the lattice constant of the specimen.
+
+    Parameters
+    ----------
+    data : ndarray, shape (H, W)
+        Image of a hexagonal monolayer.
+    lattice_constant : float
+        In-plane lattice constant a, Å.
+
+    Returns
+    -------
+    float
+        Å/px: a over the period of the lattice in pixels.
+
+    Raises
+    ------
+    TypeError
+        If `data` does not hold real numbers.
+    ValueError
+        If `data` is no image with contrast, if the lattice constant is not 2 to 6 Å, or if no lattice is seen.
+
+    Examples
+    --------
+    >>> rows, columns = np.mgrid[:128, :128]
+    >>> k = 2 / (np.sqrt(3) * 16.6)
+    >>> angles = np.deg2rad([10, 70, 130])
+    >>> image = sum(np.cos(2 * np.pi * k * (np.cos(t) * rows + np.sin(t) * columns)) for t in angles)
+    >>> round(estimate_sampling(image, lattice_constant=3.32), 3)
+    0.2
+    """
+    lattice_constant = check_number("lattice_constant", lattice_constant, "Å", LATTICE_CONSTANT_RANGE)
+    return lattice_constant / hexagonal_period(_check_data(data))
+
+
+def check_energy(energy: float) -> float:
+    """Return a beam energy in eV as a float, if it is a possible one.
+
+    Parameters
+    ----------
+    energy : float
+        Beam energy, eV.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    ValueError
+        If it is outside `ENERGY_RANGE`; from 1 to 1000 it is taken for keV and the message says so.
+
+    Examples
+    --------
+    >>> check_energy(80_000)
+    80000.0
+    """
+    if _is_real(energy) and 1.0 <= energy < 1000.0:
+        raise ValueError(f"energy: expected eV ({energy:g} keV is {energy:g}e3), got {energy:g}")
+    return check_number("energy", energy, "eV", ENERGY_RANGE)
+
+
+def check_number(name: str, value: float, unit: str, limits: tuple[float, float]) -> float:
+    """Return a number as a float, if it lies within limits.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : float
+        The number.
+    unit : str
+        Its unit, for the message.
+    limits : tuple of two floats
+        Least and greatest value allowed.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is not a real number.
+    ValueError
+        If it is outside the limits, or NaN.
+
+    Examples
+    --------
+    >>> check_number("sampling", 20, "Å/px", (0.001, 5.0))
+    Traceback (most recent call last):
+    ...
+    ValueError: sampling: expected Å/px, 0.001 to 5, got 20
+    """
+    if not _is_real(value):
+        raise TypeError(f"{name}: expected a number in {unit}, got {value!r}")
+    lowest, highest = limits
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name}: expected {unit}, {lowest:g} to {highest:g}, got {value:g}")
+    return float(value)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+
+
+def _check_data(data: NDArray[Any]) -> NDArray[Any]:
+    if not isinstance(data, np.ndarray):
+        raise TypeError(f"data: expected a NumPy array of shape (H, W), got {type(data).__name__}")
+    if data.dtype.kind not in "iuf":
+        raise TypeError(f"data: expected real numbers, got {data.dtype}")
+    if data.ndim == 3 and data.shape[2] in (3, 4):
+        raise ValueError(
+            f"data: expected one grey image of shape (H, W), got a colour image of shape {data.shape}, "
+            "use the grey micrograph itself"
+        )
+    if data.ndim != 2 or 0 in data.shape:
+        raise ValueError(f"data: expected one image of shape (H, W), got shape {data.shape}")
+    bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+    if bad:
+        raise ValueError(f"data: expected finite pixels, got {bad} NaN or infinite ones, replace or crop them")
+    if data.min() == data.max():
+        raise ValueError(f"data: expected an image with contrast, got {data.flat[0]} in every pixel")
+    return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))

@@ -1,0 +1,88 @@
+"""The method, called in order: micrograph -> columns -> moments (+ context) -> classifier -> classification."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextem import __version__
+from contextem.classification import Classification
+from contextem.columns import Columns, find_columns
+from contextem.context import Context
+from contextem.micrograph import Micrograph
+from contextem.model import Model, ModelConfig, contrast_features, load_model
+from contextem.moments import column_moments
+from contextem.patches import antialias, patch_complete
+
+
+def classify(
+    micrograph: Micrograph,
+    context: Context,
+    *,
+    columns: Columns | None = None,
+    model: Model | None = None,
+    device: str | None = None,
+) -> Classification:
+    """Classify every atomic column of a micrograph.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        A dark-field image with its sampling.
+    context : Context
+        Host, dopants, energy and detector.  Where the context does not state energy or detector, the micrograph's are taken.
+    columns : Columns, optional
+        Your own columns; found by `find_columns` otherwise.
+    model : Model, optional
+        From `load_model`; the packaged one by default.
+    device : str, optional
+        A torch device for the classifier.
+
+    Returns
+    -------
+    Classification
+
+    Raises
+    ------
+    ValueError
+        If the energy or the detector is stated nowhere, no lattice is found, or every patch leaves the image.
+
+    Examples
+    --------
+    >>> import contextem as ctm
+    >>> from contextem.examples import demo_micrograph
+    >>> example = demo_micrograph()
+    >>> result = ctm.classify(example.micrograph, example.context)
+    >>> len(result) > 500
+    True
+    """
+    model = load_model() if model is None else model
+    context = context.with_recording(micrograph)
+    columns = find_columns(micrograph, context) if columns is None else columns
+    contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
+    probabilities = model.predict(contrast, model.context_features(context), device=device)
+    return Classification(
+        positions=columns.positions,
+        probabilities=probabilities,
+        observed=columns.observed,
+        complete=complete,
+        sampling=micrograph.sampling,
+        lattice_constant=context.lattice_constant,
+        provenance={
+            "context": context.to_dict(),
+            "micrograph": {"source": micrograph.source, "provenance": dict(micrograph.provenance)},
+            "model": {name: model.info[name] for name in ("name", "trained") if name in model.info},
+            "contextem_version": __version__,
+        },
+    )
+
+
+def measure(
+    micrograph: Micrograph, columns: Columns, lattice_constant: float, config: ModelConfig
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the contrast features (N, F) of the columns and which of their patches lie inside the image (N,)."""
+    scale = config.patch_scale(micrograph.sampling, lattice_constant)
+    image = antialias(micrograph.as_float("float32"), scale)
+    complete = patch_complete(image.shape, columns.positions, config.size, scale=scale)
+    moments = column_moments(image, columns.positions, config.basis, scale=scale)
+    return contrast_features(moments, columns.positions, complete, config.basis), complete

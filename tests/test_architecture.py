@@ -1,0 +1,47 @@
+"""The rules the tree follows: who imports whom, types, style, and a light import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command):
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("-c", "from importlinter.cli import lint_imports_command as c; c()"), id="imports"),
+        pytest.param(("-m", "ruff", "check", "python", "tests", "benchmarks"), id="style"),
+        pytest.param(
+            (
+                "-m",
+                "mypy",
+            ),
+            id="types",
+        ),
+    ],
+)
+def test_rule_holds(command):
+    done = run(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_import_loads_nothing_heavy():
+    heavy = ("torch", "matplotlib", "dask", "scipy", "rsciio", "abtem", "ase", "h5py")
+    done = run("-c", f"import sys, contextem; print([m for m in {heavy!r} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_loads_and_is_documented():
+    import contextem
+
+    for name in contextem.__all__:
+        assert getattr(contextem, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = contextem.nonsense

@@ -1,0 +1,135 @@
+"""Counts, intervals, densities, table, summary and picture of a classification."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from contextem.classification import CSV_HEADER, Classification, wilson_interval
+from contextem.columns import CLASSES
+from contextem.micrograph import Micrograph
+
+LABELS = [0] * 40 + [1] * 10 + [2] * 45 + [3] * 4 + [4]
+
+
+@pytest.fixture
+def result():
+    rng = np.random.default_rng(0)
+    probabilities = np.full((100, 5), 0.05, np.float32)
+    probabilities[np.arange(100), LABELS] = 0.8
+    return Classification(
+        positions=rng.uniform(5, 95, (100, 2)),
+        probabilities=probabilities,
+        observed=np.arange(100) != 99,
+        complete=np.arange(100) >= 2,
+        sampling=0.2,
+        lattice_constant=3.32,
+        provenance={"context": {"host": "WSe2"}},
+    )
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_is_scipys(counts):
+    count, total = counts
+    expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(count, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_wilson_interval_of_nothing_says_nothing():
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_labels_counts_entropy(result):
+    assert result.labels.tolist() == LABELS
+    assert result.counts == dict(zip(CLASSES, (40, 10, 45, 4, 1), strict=True))
+    assert result.entropy == pytest.approx(-0.8 * math.log2(0.8) - 4 * 0.05 * math.log2(0.05), rel=1e-5)
+
+
+def test_entropy_of_certainty_and_ignorance():
+    probabilities = np.array([[1, 0, 0, 0, 0], [0.2] * 5], np.float32)
+    flags = np.ones(2, bool)
+    both = Classification(np.zeros((2, 2)), probabilities, flags, flags, 0.2, 3.32)
+    assert both.entropy == pytest.approx([0.0, math.log2(5)], abs=1e-6)
+
+
+def test_summary_fractions_and_densities(result):
+    summary = result.summary()
+    assert summary["dopant_fraction"]["value"] == 10 / 50
+    # One X site a cell of sqrt(3)/2 (3.32 Å)^2 = 9.5457 Å^2 = 9.5457e-16 cm^2: 4 of 50 sites are 8.381e13 cm^-2.
+    assert summary["single_vacancy_density_per_cm2"]["value"] == pytest.approx(0.08 / 9.5457e-16, rel=1e-4)
+    low, high = summary["single_vacancy_density_per_cm2"]["interval_95"]
+    assert low < 0.08 / 9.5457e-16 < high
+    assert summary["not_observed"] == 1
+    assert summary["not_complete"] == 2
+    assert summary["context"] == {"host": "WSe2"}
+
+
+def test_csv_has_the_promised_header_and_every_column(result, tmp_path):
+    result.to_csv(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert ",".join(rows[0]) == (
+        "row,column,class,probability,metal,dopant,X2,single_vacancy,double_vacancy,entropy,observed,complete"
+    )
+    assert tuple(rows[0]) == CSV_HEADER
+    assert len(rows) == 101
+    assert [row[2] for row in rows[1:]] == [CLASSES[i] for i in LABELS]
+    assert np.array([row[:2] for row in rows[1:]], float) == pytest.approx(result.positions, abs=5e-4)
+    assert rows[100][-2:] == ["0", "1"]
+    assert rows[1][-2:] == ["1", "0"]
+
+
+def test_json_is_the_summary(result, tmp_path):
+    result.to_json(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == result.summary()
+
+
+def test_nothing_is_overwritten_where_that_is_refused(result, tmp_path):
+    (tmp_path / "a.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match="exists already"):
+        result.to_csv(tmp_path / "a.csv", overwrite=False)
+    assert (tmp_path / "a.csv").read_text() == "mine"
+
+
+def test_a_failed_write_leaves_nothing(result, tmp_path, monkeypatch):
+    broken = Classification(
+        **{**{f: getattr(result, f) for f in result.__dataclass_fields__}, "provenance": {"bad": object()}}
+    )
+    with pytest.raises(TypeError):
+        broken.to_json(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_classification_has_a_summary(tmp_path):
+    none = np.zeros(0, bool)
+    empty = Classification(np.zeros((0, 2)), np.zeros((0, 5), np.float32), none, none, 0.2, 3.32)
+    assert empty.summary()["dopant_fraction"]["value"] is None
+    empty.to_csv(tmp_path / "empty.csv")
+    assert (tmp_path / "empty.csv").read_text() == ",".join(CSV_HEADER) + "\n"
+
+
+@pytest.mark.parametrize("name", ["positions", "probabilities", "observed", "complete"])
+def test_shapes_that_do_not_fit_are_named(result, name):
+    values = {f: getattr(result, f) for f in result.__dataclass_fields__}
+    values[name] = values[name][:-1]
+    with pytest.raises(ValueError, match="expected shape"):
+        Classification(**values)
+
+
+def test_overlay_shows_image_columns_legend_and_scale_bar(result, tmp_path):
+    micrograph = Micrograph(np.random.default_rng(1).normal(size=(100, 120)).astype("f4"), 0.2)
+    figure = result.plot(micrograph, title="WSe2")
+    (axes,) = figure.axes
+    assert axes.images[0].get_array().shape == (100, 120)
+    drawn = sum(len(line.get_xdata()) for line in axes.lines)
+    assert drawn == len(result)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == [f"{n.replace('_', ' ')}  {c}" for n, c in result.counts.items()]
+    bar = [text.get_text() for text in axes.texts]
+    assert bar == ["0.2 nm"]  # a fifth of 24 Å is 0.48 nm
+    figure.savefig(tmp_path / "a.png", dpi=50)
