@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -105,17 +106,18 @@ def load(path: Path, signal: int | str | None = None) -> Recording:
         raise ReadError(f"path: expected a file with one of {', '.join(SUFFIXES)}, got {path.name}")
     if path.stat().st_size == 0:
         raise ReadError(f"path: {path.name} is empty (0 bytes)")
-    try:
-        with _quiet():
+    with _quiet():
+        try:
             recordings = _load_all(path)
-    except (PermissionError, ReadError):
-        raise
-    except Exception as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise ReadError(
-            f"path: {path.name} cannot be read as {path.suffix.lower()}, it may be damaged, cut short or of another "
-            f"format ({detail[:200]})"
-        ) from error
+        except (PermissionError, ReadError):
+            raise
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the file open
+            detail = " ".join(str(error).split()) or type(error).__name__
+            raise ReadError(
+                f"path: {path.name} cannot be read as {path.suffix.lower()}, it may be damaged, cut short or of "
+                f"another format ({detail[:200]})"
+            ) from error
     return _choose(recordings, signal, path)
 
 
@@ -169,11 +171,17 @@ def _to_recording(signal: Mapping[str, Any]) -> Recording:
 
 
 def _look_up(tree: Any, path: str) -> Any:
-    """Value at a path of keys joined by dots in nested mappings, None where there is none."""
+    """Value at a path of keys joined by dots in nested mappings, None where there is none.
+
+    The paths of rosettasciio may have an underscore where the key has a space.
+    """
     for key in path.split("."):
-        if not isinstance(tree, Mapping) or key not in tree:
+        if not isinstance(tree, Mapping):
             return None
-        tree = tree[key]
+        spelled = {str(name).replace(" ", "_"): name for name in tree}
+        if key.replace(" ", "_") not in spelled:
+            return None
+        tree = tree[spelled[key.replace(" ", "_")]]
     return tree
 
 
@@ -218,9 +226,7 @@ def _choose(recordings: Sequence[Recording], signal: int | str | None, path: Pat
     listing = ", ".join(f"{i}: {entry.title or 'untitled'} {entry.data.shape}" for i, entry in enumerate(recordings))
     if signal is None:
         if len(recordings) > 1:
-            raise ReadError(
-                f"signal: {path.name} holds several, choose one by index or name, signal=... ({listing})"
-            )
+            raise ReadError(f"signal: {path.name} holds several, choose one by index or name, signal=... ({listing})")
         return recordings[0]
     titles = [entry.title for entry in recordings]
     if titles.count(str(signal)) == 1 and isinstance(signal, str):

@@ -260,8 +260,8 @@ def simulate(
         raise ValueError("--output: expected a folder for the micrographs, got none; give one with -o")
     from contextem.simulate.dataset import generate
 
-    written = generate(output, preset, images, seed=seed, workers=workers)
-    click.echo(f"{output}: {written} micrographs written")
+    written = generate(output, preset, images, seed, processes=workers)
+    click.echo(f"{output}: {len(written)} micrographs")
 
 
 @main.command()

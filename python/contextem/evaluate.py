@@ -13,7 +13,15 @@ from scipy.spatial import cKDTree
 from contextem.columns import CLASSES
 from contextem.classification import Classification
 from contextem.model import Model, load_model, packaged_model
-from contextem.train import WITHOUT_CONTEXT, LabelledColumns, confusion_matrix, measure_recipes, predict, test_recipes
+from contextem.train import (
+    TEST_SHARE,
+    WITHOUT_CONTEXT,
+    LabelledColumns,
+    confusion_matrix,
+    measure_sources,
+    predict,
+    training_and_test_sources,
+)
 
 DOSE_BINS = ((400.0, 1000.0), (1000.0, 3000.0), (3000.0, 20000.0))
 """Electrons a pixel."""
@@ -271,10 +279,8 @@ def evaluate_model(
     if (folder / WITHOUT_CONTEXT).is_dir():
         models["without context"] = load_model(folder / WITHOUT_CONTEXT)
     model = models["with context"]
-    test = measure_recipes(
-        test_recipes(data, preset or model.info["training"]["preset"], images, model.info["training"]["seed"]),
-        model.config,
-        workers=workers,
-        label="test images",
+    training = model.info["training"]
+    _, sources = training_and_test_sources(
+        data, preset or training["preset"], TEST_SHARE * images, training["seed"] - training["seed"] % TEST_SHARE
     )
-    return evaluate(models, test)
+    return evaluate(models, measure_sources(sources, model.config, workers=workers, label="test images"))

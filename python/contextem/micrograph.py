@@ -245,13 +245,6 @@ def read(
     >>> micrograph.sampling, micrograph.energy, micrograph.provenance
     (0.2, None, {'sampling': 'user'})
     """
-    if isinstance(sampling, str) and sampling != "estimate":
-        raise ValueError(f"sampling: expected a number in Å/px or 'estimate', got {sampling!r}")
-    if (sampling is None or not isinstance(sampling, str)) == (lattice_constant is not None):
-        raise ValueError(
-            "lattice_constant: expected Å together with sampling='estimate', and only then, "
-            f"got lattice_constant={lattice_constant!r} and sampling={sampling!r}"
-        )
     path = Path(path)
     recording = load(path, signal)
     try:
@@ -259,13 +252,7 @@ def read(
     except (TypeError, ValueError) as error:
         raise ReadError(f"path: {path.name} holds no image that can be used ({error})") from error
     provenance = {}
-    if isinstance(sampling, str):
-        assert lattice_constant is not None  # checked above
-        sampling = estimate_sampling(data, lattice_constant)
-        provenance["sampling"] = f"estimated from the FFT with a = {lattice_constant:g} Å"
-    elif sampling is None:
-        sampling = _sampling_of(recording, path)
-        provenance["sampling"] = "file"
+    sampling, provenance["sampling"] = _choose_sampling(sampling, lattice_constant, data, recording, path)
     if energy is None and recording.energy is not None:
         energy = recording.energy
         provenance["energy"] = "file"
@@ -275,7 +262,21 @@ def read(
     return Micrograph(data, sampling, energy, detector, provenance=provenance, source=path.name)
 
 
-def _sampling_of(recording: Recording, path: Path) -> float:
+def _choose_sampling(
+    sampling: float | str | None, lattice_constant: float | None, data: NDArray[Any], recording: Recording, path: Path
+) -> tuple[float, str]:
+    """Return the sampling in Å/px that the caller gives, asks to estimate, or leaves to the file, and its origin."""
+    if isinstance(sampling, str):
+        if sampling != "estimate" or lattice_constant is None:
+            raise ValueError(
+                "sampling: expected a number in Å/px, or 'estimate' together with lattice_constant=... in Å, "
+                f"got {sampling!r} and lattice_constant={lattice_constant!r}"
+            )
+        return estimate_sampling(data, lattice_constant), f"estimated from the FFT with a = {lattice_constant:g} Å"
+    if lattice_constant is not None:
+        raise ValueError(f"lattice_constant: expected only with sampling='estimate', got {lattice_constant!r}")
+    if sampling is not None:
+        return sampling, "user"
     if recording.sampling is None:
         raise ReadError(
             f"sampling: {path.name} holds no credible sampling ({recording.remark}), give it in Å/px as sampling=... "
@@ -287,7 +288,7 @@ def _sampling_of(recording: Recording, path: Path) -> float:
             f"sampling: {path.name} has pixels that are not square, {rows:.4g} Å from row to row and {columns:.4g} Å "
             "from column to column, resample the image or give one value as sampling=... or --sampling"
         )
-    return math.sqrt(rows * columns)
+    return math.sqrt(rows * columns), "file"
 
 
 def _recognise_detector(title: str) -> Detector | None:
@@ -410,6 +411,8 @@ def _is_real(value: object) -> bool:
 def _check_data(data: NDArray[Any]) -> NDArray[Any]:
     if not isinstance(data, np.ndarray):
         raise TypeError(f"data: expected a NumPy array of shape (H, W), got {type(data).__name__}")
+    if data.dtype.names is not None:
+        raise TypeError("data: expected real numbers, got a colour image, use the grey micrograph itself")
     if data.dtype.kind not in "iuf":
         raise TypeError(f"data: expected real numbers, got {data.dtype}")
     if data.ndim == 3 and data.shape[2] in (3, 4):
@@ -417,7 +420,12 @@ def _check_data(data: NDArray[Any]) -> NDArray[Any]:
             f"data: expected one grey image of shape (H, W), got a colour image of shape {data.shape}, "
             "use the grey micrograph itself"
         )
-    if data.ndim != 2 or 0 in data.shape:
+    if data.ndim > 2:
+        raise ValueError(
+            f"data: expected one image of shape (H, W), got a stack of shape {data.shape}, align and sum the images or "
+            "choose one of them"
+        )
+    if data.ndim < 2 or 0 in data.shape:
         raise ValueError(f"data: expected one image of shape (H, W), got shape {data.shape}")
     bad = data.size - int(np.count_nonzero(np.isfinite(data)))
     if bad:

@@ -29,18 +29,22 @@ _TRIPLE = 24.0
 # Reflections closer to the centre of the spectrum drown in the window, in resolution elements.
 _LOWEST = 3.0
 
-# {10} has at least a quarter of the power of {11}: (M**2 + X**2 - M X) / (M + X)**2 is least for M = X,
-# and the probe weakens the higher order more; half of that is asked for.
-_LOWER_ORDER = 0.12
+# {10} has at least a quarter of the power of {11}: (M**2 + X**2 - M X) / (M + X)**2 is least for M = X, and the probe
+# weakens the higher order more; half of that is asked for, and less over noise, which is stronger nearer to the centre.
+_LOWER_POWER = 0.12
+_LOWER_EXCESS = 0.03
 
 # Below this part of the power of {10} a {11} reflection may be the fringe of the window.
 _USABLE_POWER = 1e-3
+
+# Half width of a reflection, in resolution elements.
+_WIDTH = 3.0
 
 # How far the lattice in the image may be from a regular one, of the length of a reciprocal vector.
 _DISTORTION = 0.08
 
 # Orders of diffraction that may outshine {10}: their length over that of {10}, and their angle to it.
-_HIGHER_ORDERS = ((math.sqrt(3.0), 30.0), (2.0, 0.0), (math.sqrt(7.0), 19.1066), (math.sqrt(7.0), -19.1066), (3.0, 0.0))
+_HIGHER_ORDERS = ((math.sqrt(3.0), 30.0), (2.0, 0.0))
 
 
 def hexagonal_period(image: NDArray[Any]) -> float:
@@ -72,10 +76,11 @@ def hexagonal_period(image: NDArray[Any]) -> float:
     12.5
     """
     if min(image.shape) >= 16:
-        spectrum = _Spectrum(_taper(image))
+        # A Hann window keeps what is strong from spilling over the spectrum, a flatter one gives each part its weight.
+        spectrum = _Spectrum(_faded(image, 0.5))
         basis = spectrum.strongest_hexagon()
         if basis is not None:
-            basis = spectrum.first_order(basis)
+            basis = _Spectrum(_faded(image, 0.15)).refined(spectrum.first_order(basis))
             return math.sqrt(2.0 / (math.sqrt(3.0) * abs(float(np.linalg.det(basis)))))
     raise ValueError(
         f"data: expected an image of a hexagonal lattice, found none in this one of shape {image.shape}, "
@@ -83,15 +88,22 @@ def hexagonal_period(image: NDArray[Any]) -> float:
     )
 
 
-def _taper(image: NDArray[Any]) -> NDArray[np.float64]:
-    """Centre of the image less its mean, faded out towards the border by a Hann window, (H, W)."""
+def _faded(image: NDArray[Any], part: float) -> NDArray[np.float64]:
+    """Centre of the image less its mean, faded out over a part of each side towards the borders, (H, W)."""
     height, width = (min(side, _LARGEST_SIDE) for side in image.shape)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    part = image[top : top + height, left : left + width].astype(np.float64)
-    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1]
-    part = (part - np.average(part, weights=window)) * window
-    tapered: NDArray[np.float64] = part / np.abs(part).max()
-    return tapered
+    centre = image[top : top + height, left : left + width].astype(np.float64)
+    window = _tukey(height, part)[:, None] * _tukey(width, part)[None, :]
+    centre = (centre - np.average(centre, weights=window)) * window
+    faded: NDArray[np.float64] = centre / np.abs(centre).max()
+    return faded
+
+
+def _tukey(length: int, part: float) -> NDArray[np.float64]:
+    """Window that rises as sin**2 over a part of its length at either end; with a half it is that of Hann."""
+    distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1.0
+    window: NDArray[np.float64] = np.sin(0.5 * np.pi * np.minimum(distance / (part * length), 1.0)) ** 2
+    return window
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class _Reflection:
 
 
 class _Spectrum:
-    """Power spectrum of a tapered image over the noise at the same distance from its centre."""
+    """Power spectrum of a faded image over the noise at the same distance from its centre."""
 
     def __init__(self, image: NDArray[np.float64]) -> None:
         self.image = image
@@ -139,24 +151,26 @@ class _Spectrum:
     def first_order(self, basis: Basis) -> Basis:
         """Reciprocal basis of the {10} reflections, given that of any order of diffraction."""
         basis = self.refined(basis)
-        power = _mean_power([self._strongest_near(vector, 0.0) for vector in _triple(basis)])
+        higher = [self._strongest_near(vector, 0.0) for vector in _triple(basis)]
         for factor, angle in _HIGHER_ORDERS:
-            lower = _turned(basis, angle) / factor
-            if np.hypot(*lower.T).min() < _LOWEST * self.resolution:
-                continue
-            triple = [self._strongest_near(vector, 0.0) for vector in _triple(lower)]
-            if _stands_out(triple) and _mean_power(triple) > _LOWER_ORDER * power:
-                return self.first_order(lower)
+            vectors = _triple(_turned(basis, angle) / factor)
+            lower = [self._strongest_near(vector, 0.0) for vector in vectors]
+            if (
+                _stands_out(lower)
+                and _power(lower) > _LOWER_POWER * _power(higher)
+                and _excess(lower) > _LOWER_EXCESS * _excess(higher)
+            ):
+                return self.first_order(np.array(vectors[:2]))
         return basis
 
     def refined(self, basis: Basis) -> Basis:
-        """Reciprocal basis by least squares from the maxima of the {10} and {11} reflections that stand out."""
+        """Reciprocal basis by least squares from the {10} and {11} reflections that stand out."""
         orders = np.array([(1, 0), (0, 1), (-1, 1), (1, 1), (-1, 2), (-2, 1)], dtype=np.float64)
         found = [self._strongest_near(order @ basis, 0.0) for order in orders]
-        least = _USABLE_POWER * _mean_power(found[:3])
+        least = _USABLE_POWER * _power(found[:3])
         used = [i for i, r in enumerate(found) if i < 3 or (r.significance > _REFLECTION and r.power > least)]
-        maxima = np.array([self._maximum(found[i].vector) for i in used])
-        solution: Basis = np.linalg.lstsq(orders[used], maxima, rcond=None)[0]
+        centroids = np.array([self._centroid(found[i]) for i in used])
+        solution: Basis = np.linalg.lstsq(orders[used], centroids, rcond=None)[0]
         return solution
 
     def _peaks(self) -> list[_Reflection]:
@@ -173,19 +187,37 @@ class _Spectrum:
         return peaks
 
     def _strongest_near(self, vector: Vector, tolerance: float) -> _Reflection:
-        """Highest bin about a vector, within one resolution element and a tolerance relative to its length."""
+        """Highest peak about a vector, within one resolution element and a tolerance relative to its length."""
         reach = self.resolution + tolerance * float(np.hypot(*vector))
         window = self._window(vector, reach)
         part = self.excess[window]
         if part.size == 0:
             return _Reflection(vector, 0.0, 0.0, 1)
-        peak = np.unravel_index(np.argmax(part), part.shape)
-        row, column = int(window[0].start + peak[0]), int(window[1].start + peak[1])
-        around = self.excess[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-        # The flank of something outside the window is no reflection.
-        excess = float(part[peak]) if part[peak] == around.max() else 0.0
+        start = np.unravel_index(np.argmax(part), part.shape)
+        row, column = self._summit(int(window[0].start + start[0]), int(window[1].start + start[1]))
         position = np.array([self.frequencies[0][row], self.frequencies[1][column]])
+        # What rises further and further out of the window is the flank of something else.
+        inside = np.abs(position - vector).max() <= reach + self.resolution
+        excess = float(self.excess[row, column]) if inside else 0.0
         return _Reflection(position, float(self.power[row, column]), excess, part.size)
+
+    def _summit(self, row: int, column: int) -> tuple[int, int]:
+        """Highest bin that is reached by going uphill from bin to bin."""
+        while True:
+            top, left = max(row - 1, 0), max(column - 1, 0)
+            around = self.excess[top : row + 2, left : column + 2]
+            step = np.unravel_index(np.argmax(around), around.shape)
+            if around[step] <= self.excess[row, column]:
+                return row, column
+            row, column = int(top + step[0]), int(left + step[1])
+
+    def _centroid(self, reflection: _Reflection) -> Vector:
+        """Mean frequency of the power above noise about a reflection: drift widens reflections."""
+        window = self._window(reflection.vector, _WIDTH * self.resolution)
+        noise = reflection.power / max(reflection.excess, 1.0)
+        weights = np.maximum(self.power[window] - noise, 0.0)
+        rows, columns = self.frequencies[0][window[0]], self.frequencies[1][window[1]]
+        return np.array([np.average(rows, weights=weights.sum(axis=1)), np.average(columns, weights=weights.sum(axis=0))])
 
     def _window(self, vector: Vector, reach: float) -> tuple[slice, slice]:
         """Slices of the bins within a reach of a vector along both axes."""
@@ -193,29 +225,20 @@ class _Spectrum:
         highest = [np.searchsorted(f, x + reach, "right") for f, x in zip(self.frequencies, vector, strict=True)]
         return slice(lowest[0], highest[0]), slice(lowest[1], highest[1])
 
-    def _maximum(self, vector: Vector) -> Vector:
-        """Frequency of the maximum of the Fourier transform next to a vector, between the bins."""
-        step = self.resolution
-        offsets = np.arange(-3, 4) / 3.0
-        height, width = self.image.shape
-        while step > 1e-4 * self.resolution:
-            rows, columns = vector[0] + step * offsets, vector[1] + step * offsets
-            transform = np.exp(-2j * np.pi * np.outer(rows, np.arange(height))) @ self.image
-            power = np.abs(transform @ np.exp(-2j * np.pi * np.outer(np.arange(width), columns))) ** 2
-            row, column = np.unravel_index(np.argmax(power), power.shape)
-            vector = np.array([rows[row], columns[column]])
-            step /= 2.0
-        return vector
-
 
 def _stands_out(triple: Sequence[_Reflection]) -> bool:
     significances = [reflection.significance for reflection in triple]
     return min(significances) > _REFLECTION and sum(significances) > _TRIPLE
 
 
-def _mean_power(reflections: Sequence[_Reflection]) -> float:
-    """Geometric mean."""
+def _power(reflections: Sequence[_Reflection]) -> float:
+    """Geometric mean of their power."""
     return math.prod(reflection.power for reflection in reflections) ** (1.0 / len(reflections))
+
+
+def _excess(reflections: Sequence[_Reflection]) -> float:
+    """Geometric mean of their power over noise."""
+    return math.prod(reflection.excess for reflection in reflections) ** (1.0 / len(reflections))
 
 
 def _triple(basis: Basis) -> tuple[Vector, Vector, Vector]:

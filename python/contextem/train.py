@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,14 +23,18 @@ from contextem._output import whole_file
 from contextem.columns import CLASSES, Columns
 from contextem.model import AttentionClassifier, Model, ModelConfig
 from contextem.pipeline import measure
-from contextem.simulate.dataset import Recipe, SimulatedMicrograph
+from contextem.simulate.dataset import Recipe, SimulatedMicrograph, recipes, stored
 
 TEST_SHARE = 5
-"""Every fifth image of a case is a test image."""
+"""Every fifth image of a case and condition, the fifth the first of them, is a test image."""
 POSITION_ERROR = 0.07
 """Standard deviation of a found column's position, Å; added to the true positions before patches are measured."""
 SCALE_ERROR = 0.01
 """Standard deviation of the relative error of the sampling, for the same reason."""
+PER_CLASS = 20
+"""Training columns of each class and image."""
+WITHOUT_CONTEXT = "without_context"
+"""Folder, within that of a model, of the same classifier trained without context."""
 
 
 @dataclass(frozen=True)
@@ -88,42 +93,61 @@ def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed:
     return contrast[complete], simulated.labels[complete].astype(np.int64)
 
 
-def _measure_recipe(
-    recipe: Recipe, config: ModelConfig, per_class: int | None
+def _measure_source(
+    source: Recipe | Path, config: ModelConfig, per_class: int | None
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], str, str, float]:
-    simulated = recipe.simulate()
-    contrast, labels = measure_simulated(simulated, config, recipe.seed)
+    simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
+    conditions, context = simulated.conditions, simulated.context
+    seed = int(conditions["seed"])
+    contrast, labels = measure_simulated(simulated, config, seed)
     if per_class is not None:
-        rng = np.random.default_rng([recipe.seed, 11])
-        order = rng.permutation(len(labels))
+        order = np.random.default_rng([seed, 11]).permutation(len(labels))
         chosen = np.concatenate([order[labels[order] == index][:per_class] for index in range(len(CLASSES))])
         contrast, labels = contrast[chosen], labels[chosen]
-    context = simulated.context
     return (
         contrast,
         labels,
         context.vector("roles"),
         context.vector("composition"),
-        f"{recipe.host}:{recipe.dopant}",
-        f"{recipe.energy / 1e3:g} keV {recipe.detector}",
-        float(simulated.conditions["dose"]),
+        f"{conditions['host']}:{conditions['dopant']}",
+        f"{conditions['energy'] / 1e3:g} keV {conditions['detector']}",
+        float(conditions["dose"]),
     )
 
 
-def measure_recipes(
-    recipes: Sequence[Recipe],
+def training_and_test_sources(
+    data: Path | None, preset: str, images: int, seed: int
+) -> tuple[list[Recipe | Path], list[Recipe | Path]]:
+    """Split simulated micrographs by image: every fifth of a case and condition is for testing.
+
+    Parameters
+    ----------
+    data : Path, optional
+        Folder written by `contextem.simulate.dataset.generate`; without it, recipes of `preset`.
+    preset, images, seed
+        As for `contextem.simulate.dataset.recipes`.
+    """
+    sources: list[Recipe | Path] = list(recipes(preset, images, seed) if data is None else stored(data))
+    seeds = [source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1]) for source in sources]
+    held_out = [number % TEST_SHARE == TEST_SHARE - 1 for number in seeds]
+    training = [source for source, test in zip(sources, held_out, strict=True) if not test]
+    return training, [source for source, test in zip(sources, held_out, strict=True) if test]
+
+
+def measure_sources(
+    sources: Sequence[Recipe | Path],
     config: ModelConfig,
     *,
     per_class: int | None = None,
     workers: int | None = None,
     label: str = "simulating",
 ) -> LabelledColumns:
-    """Simulate the micrographs of `recipes` and measure their columns, in parallel processes, without storing images.
+    """Measure the columns of simulated micrographs, in parallel processes.
 
     Parameters
     ----------
-    recipes : sequence of Recipe
-        What to simulate.
+    sources : sequence of Recipe or Path
+        What to simulate, without storing images, or files to load.
     config : ModelConfig
         Basis and patch radius.
     per_class : int, optional
@@ -134,13 +158,13 @@ def measure_recipes(
         Of the progress bar.
     """
     workers = workers or os.cpu_count() or 1
-    task: Callable[[Recipe], Any] = partial(_measure_recipe, config=config, per_class=per_class)
+    task: Callable[[Recipe | Path], Any] = partial(_measure_source, config=config, per_class=per_class)
     if workers == 1:
-        rows = [task(recipe) for recipe in tqdm(recipes, desc=label, unit="image", disable=None)]
+        rows = [task(source) for source in tqdm(sources, desc=label, unit="image", disable=None)]
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            results: Iterable[Any] = pool.map(task, recipes, chunksize=8)
-            rows = list(tqdm(results, total=len(recipes), desc=label, unit="image", disable=None))
+            results: Iterable[Any] = pool.map(task, sources, chunksize=8)
+            rows = list(tqdm(results, total=len(sources), desc=label, unit="image", disable=None))
     contrast, labels, context, composition, case, condition, dose = zip(*rows, strict=True)
     return LabelledColumns(
         contrast=np.concatenate(contrast),
@@ -285,10 +309,61 @@ def _balanced(confusion: NDArray[Any]) -> float:
     return float((np.diag(confusion)[present] / confusion.sum(axis=1)[present]).mean())
 
 
-def write_model(folder: Path, models: dict[str, Model], curves: dict[str, Curves]) -> None:
-    """Write each model with its accuracy curves; the first goes into `folder` itself, others into folders below it."""
-    for index, (name, model) in enumerate(models.items()):
-        target = folder if index == 0 else folder / name.replace(" ", "_")
+def train_models(
+    folder: Path,
+    data: Path | None,
+    *,
+    preset: str,
+    images: int,
+    epochs: int = 30,
+    seed: int = 0,
+    workers: int | None = None,
+    device: str = "cpu",
+    config: ModelConfig | None = None,
+) -> dict[str, Curves]:
+    """Train the classifier and, on the same columns, the same classifier without context; write both.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets weights, facts, accuracy.csv and accuracy.png; the one without context in a folder below.
+    data : Path, optional
+        Simulated micrographs; simulated on the fly by default.
+    preset, images, seed
+        What to simulate, as for `contextem.simulate.dataset.recipes`.
+    epochs : int
+        Passes over the training columns.
+    workers : int, optional
+        Processes that simulate and measure.
+    device : str
+        A torch device.
+    config : ModelConfig, optional
+        Of the classifier with context.
+    """
+    config = config or ModelConfig()
+    training_sources, test_sources = training_and_test_sources(data, preset, images, seed)
+    training = measure_sources(
+        training_sources, config, per_class=PER_CLASS, workers=workers, label="training images"
+    )
+    test = measure_sources(test_sources, config, per_class=PER_CLASS, workers=workers, label="test images")
+    facts = {
+        "preset": preset if data is None else json.loads((data / "manifest.json").read_text())["preset"],
+        "images": len(training_sources),
+        "columns": len(training),
+        "seed": seed,
+        "epochs": epochs,
+        "hosts": sorted({name.split(":")[0] for name in training.case.tolist()}),
+        "dopants": sorted({name.split(":")[1] for name in training.case.tolist()} - {"None"}),
+        "conditions": sorted(set(training.condition.tolist())),
+    }
+    curves = {}
+    for name, each in {"with context": config, "without context": replace(config, context="none")}.items():
+        model, curves[name] = train(
+            training, test, each, epochs=epochs, seed=seed, device=device, label=f"training {name}"
+        )
+        model.info.update(name=f"{preset}, {name}", training=facts)
+        target = folder if each.context != "none" else folder / WITHOUT_CONTEXT
         model.save(target)
         curves[name].to_csv(target / "accuracy.csv")
     plot_curves(curves, folder / "accuracy.png")
+    return curves

@@ -1,0 +1,66 @@
+// The kernels of one instruction set, their working memory, and the choice among them at run time.
+#pragma once
+
+#include "contextem/aligned.hpp"
+#include "contextem/moments.hpp"
+#include "contextem/sampling.hpp"
+#include "contextem/view.hpp"
+
+namespace contextem {
+
+constexpr Index panel_patches = 12;  // patches multiplied together
+constexpr Index max_lanes = 16;      // of the widest register and the smallest type
+
+// Memory of one thread. `rows` is the side of a plane: ceil(P / 2) folded, P otherwise.
+template <class T>
+class Workspace {
+public:
+    Workspace(Index size, Index rows, Index n_planes, Index max_width);
+
+    T* patch;              // (P, patch_stride) with max_lanes readable values before and after every row
+    Index patch_stride;
+    T* panel;              // (planes, rows, chunks of a row, panel_patches, lanes)
+    T* sums;               // (panel_patches, max_width)
+    T* segment;            // (segment_capacity) an image row between two rows; 3 max_lanes readable values follow
+    Index segment_capacity;
+    T* share;              // (P, padded) share of the next value at each patch column
+    Index* tap;            // (P) position in the segment of each patch column
+    void* pick;            // (P, padded) the same, counted from its chunk's window, as integers of the size of T
+    Index* window;         // (chunks of P) first value of the segment that a chunk of patch columns reads
+
+private:
+    AlignedVector<T> values_;
+    AlignedVector<Index> indices_;
+};
+
+// Each function works on the patches [begin, end), column_moments on order[begin, end); none allocates or throws.
+template <class T>
+struct Kernels {
+    Index lanes;  // modes per vector register
+    void (*extract_patches)(const ImageView<T>&, const PositionsView&, const PatchGrid&, Index begin, Index end,
+                            Workspace<T>&, T* patches);
+    void (*patch_moments)(const PatchesView<T>&, const MomentTable<T>&, Index begin, Index end, Workspace<T>&,
+                          T* moments);
+    void (*column_moments)(const ImageView<T>&, const PositionsView&, const Index* order, const PatchGrid&,
+                           const MomentTable<T>&, Index begin, Index end, Workspace<T>&, T* moments);
+};
+
+struct InstructionSet {
+    const char* name;
+    Kernels<float> float32;
+    Kernels<double> float64;
+};
+
+const InstructionSet& baseline_kernels();
+#if defined(CONTEXTEM_X86)
+const InstructionSet& avx2_kernels();
+const InstructionSet& avx512_kernels();
+#endif
+
+// The widest one this processor has, or the one named by CONTEXTEM_SIMD if it has that. Chosen once.
+const InstructionSet& instruction_set();
+
+template <class T>
+const Kernels<T>& kernels();
+
+}  // namespace contextem

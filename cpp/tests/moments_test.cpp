@@ -1,0 +1,62 @@
+#include "contextem/moments.hpp"
+
+#include "check.hpp"
+#include "contextem/patches.hpp"
+#include "contextem/zernike.hpp"
+
+using namespace contextem;
+
+// Moments by the definition: every weight times every sample.
+template <class T>
+void compare(int size, bool with_parity, double tolerance) {
+    const Index modes = mode_count(8);
+    std::vector<double> weights = integrated_weights(8, size);
+    if (!with_parity) {
+        weights = numbers(static_cast<int>(modes) * size * size, 3);
+    }
+    const MomentTable<T> table(weights.data(), modes, size, simd_lanes<T>());
+    CHECK(table.folded == with_parity);
+
+    const int count = 37;  // three panels and a part
+    const std::vector<double> values = numbers(count * size * size, 4);
+    const std::vector<T> patches(values.begin(), values.end());
+    std::vector<T> one(static_cast<std::size_t>(count * modes));
+    std::vector<T> many = one;
+    const PatchesView<T> view = {patches.data(), count, size, Index(size) * size, size, 1};
+    patch_moments(view, table, 1, one.data());
+    patch_moments(view, table, 3, many.data());
+    CHECK(one == many);
+    for (Index p = 0; p < count; ++p) {
+        for (Index j = 0; j < modes; ++j) {
+            double sum = 0;
+            double scale = 0;
+            for (Index i = 0; i < size * size; ++i) {
+                const double weight = weights[static_cast<std::size_t>(j * size * size + i)];
+                sum += weight * static_cast<double>(patches[static_cast<std::size_t>(p * size * size + i)]);
+                scale += std::abs(weight);
+            }
+            CHECK_NEAR(static_cast<double>(one[static_cast<std::size_t>(p * modes + j)]), sum, tolerance * scale);
+        }
+    }
+}
+
+int main() {
+    for (int size : {3, 8, 17, 32, 33}) {
+        for (bool with_parity : {true, false}) {
+            compare<float>(size, with_parity, 16 * 1.2e-7);
+            compare<double>(size, with_parity, 16 * 2.3e-16);
+        }
+    }
+
+    // far outside, on one pixel, and on an image smaller than the patch
+    const std::vector<double> weights = integrated_weights(2, 8);
+    const MomentTable<double> table(weights.data(), mode_count(2), 8, simd_lanes<double>());
+    const double pixel = 2.0;
+    const double centres[] = {1e300, -1e300, 0.5, 0.5};
+    std::vector<double> moments(2 * 6, -1.0);
+    column_moments(ImageView<double>{&pixel, 1, 1, 1, 1}, PositionsView{centres, 2},
+                   PatchGrid{8, 1, 0, 0, 1, Interpolation::linear}, table, 0, moments.data());
+    CHECK_NEAR(moments[0], 0, 0);
+    CHECK_NEAR(moments[6], 2.0 * weights[3 * 8 + 3], 1e-16);
+    return failures();
+}

@@ -1,0 +1,63 @@
+#include "contextem/cuda/device.hpp"
+
+#include <vector>
+
+#include "check.cuh"
+#include "packed_table.hpp"
+
+namespace contextem::cuda {
+
+int device_count() {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess) {
+        cudaGetLastError();  // no driver or no device: not an error here, and not to be found by the next check
+        return 0;
+    }
+    return count;
+}
+
+int runtime_version() {
+    int version = 0;
+    check(cudaRuntimeGetVersion(&version), "runtime_version");
+    return version;
+}
+
+DeviceGuard::DeviceGuard(int device) : previous_(0) {
+    check(cudaGetDevice(&previous_), "device");
+    if (device != previous_) {
+        check(cudaSetDevice(device), "device");
+    }
+}
+
+DeviceGuard::~DeviceGuard() { cudaSetDevice(previous_); }
+
+template <class T>
+DeviceTable<T>::DeviceTable(const MomentTable<T>& table, int device) : device_(device) {
+    const PackedTable<T> packed(table);
+    const std::vector<std::int32_t> indices = packed.indices();
+    // one allocation, weights first: they need the widest alignment
+    const std::size_t weight_bytes = packed.weights.size() * sizeof(T);
+    const std::size_t index_bytes = indices.size() * sizeof(std::int32_t);
+    const DeviceGuard guard(device);
+    check(cudaMalloc(&memory_, weight_bytes + index_bytes), "moment table");
+    auto* bytes = static_cast<unsigned char*>(memory_);
+    cudaError_t copied = cudaMemcpy(bytes, packed.weights.data(), weight_bytes, cudaMemcpyHostToDevice);
+    if (copied == cudaSuccess) {
+        copied = cudaMemcpy(bytes + weight_bytes, indices.data(), index_bytes, cudaMemcpyHostToDevice);
+    }
+    if (copied != cudaSuccess) {
+        cudaFree(memory_);
+        check(copied, "moment table");
+    }
+    view_ = packed.at(reinterpret_cast<const T*>(bytes), reinterpret_cast<const std::int32_t*>(bytes + weight_bytes));
+}
+
+template <class T>
+DeviceTable<T>::~DeviceTable() {
+    cudaFree(memory_);  // fails harmlessly when the process is already taking the context down
+}
+
+template class DeviceTable<float>;
+template class DeviceTable<double>;
+
+}  // namespace contextem::cuda

@@ -1,0 +1,85 @@
+// From Python arrays to views, without a copy: what does not fit is refused. The Python layer has checked the arguments
+// with better sentences; these checks keep the extension safe to call directly.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "contextem/sampling.hpp"
+#include "contextem/view.hpp"
+
+namespace contextem::bindings {
+
+namespace py = pybind11;
+
+// Calls function(T()) for the array's dtype, float or double.
+template <class Function>
+auto with_real_type(const char* name, const py::dtype& dtype, const Function& function) {
+    if (dtype.equal(py::dtype::of<float>())) {
+        return function(float());
+    }
+    if (dtype.equal(py::dtype::of<double>())) {
+        return function(double());
+    }
+    throw py::type_error(std::string(name) + ": expected float32 or float64, got " +
+                         py::cast<std::string>(py::str(dtype)));
+}
+
+inline Index stride(const char* name, const py::array& array, int axis) {
+    const Index bytes = array.strides(axis);
+    if (bytes % array.itemsize() != 0) {
+        throw py::value_error(std::string(name) +
+                              ": expected strides that are multiples of the item size; copy it first");
+    }
+    return bytes / array.itemsize();
+}
+
+inline void expect_dimensions(const char* name, const py::array& array, py::ssize_t dimensions) {
+    if (array.ndim() != dimensions) {
+        throw py::value_error(std::string(name) + ": expected " + std::to_string(dimensions) + " dimensions, got " +
+                              std::to_string(array.ndim()));
+    }
+}
+
+template <class T>
+ImageView<T> image_view(const py::array& image) {
+    expect_dimensions("image", image, 2);
+    return {static_cast<const T*>(image.data()), image.shape(0), image.shape(1), stride("image", image, 0),
+            stride("image", image, 1)};
+}
+
+template <class T>
+PatchesView<T> patches_view(const py::array& patches, Index size) {
+    expect_dimensions("patches", patches, 3);
+    if (patches.shape(1) != size || patches.shape(2) != size) {
+        throw py::value_error("patches: expected shape (N, P, P) with the table's P");
+    }
+    return {static_cast<const T*>(patches.data()), patches.shape(0),           size,
+            stride("patches", patches, 0),         stride("patches", patches, 1), stride("patches", patches, 2)};
+}
+
+using DoubleArray = py::array_t<double, py::array::c_style>;
+
+inline PositionsView positions_view(const DoubleArray& positions) {
+    if (positions.ndim() != 2 || positions.shape(1) != 2) {
+        throw py::value_error("positions: expected shape (N, 2)");
+    }
+    return {positions.data(), positions.shape(0)};
+}
+
+inline PatchGrid patch_grid(Index size, const DoubleArray& matrix, bool nearest) {
+    if (matrix.ndim() != 2 || matrix.shape(0) != 2 || matrix.shape(1) != 2) {
+        throw py::value_error("matrix: expected shape (2, 2)");
+    }
+    return {size,
+            matrix.at(0, 0),
+            matrix.at(0, 1),
+            matrix.at(1, 0),
+            matrix.at(1, 1),
+            nearest ? Interpolation::nearest : Interpolation::linear};
+}
+
+}  // namespace contextem::bindings

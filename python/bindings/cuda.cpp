@@ -1,0 +1,161 @@
+// Arrays arrive as descriptions (contextem._arrays.DeviceArray): address, shape, strides, dtype, device. A launch returns
+// at once; the caller's stream orders them.
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "arrays.hpp"
+#include "contextem/cuda/device.hpp"
+#include "contextem/cuda/moments.hpp"
+#include "contextem/cuda/patches.hpp"
+
+namespace contextem::bindings {
+namespace {
+
+struct DeviceArray {
+    std::uintptr_t pointer;
+    std::vector<Index> shape;
+    std::vector<Index> strides;
+    py::dtype dtype;
+    int device;
+};
+
+DeviceArray device_array(const char* name, const py::object& description, std::size_t dimensions, int device) {
+    DeviceArray array{py::cast<std::uintptr_t>(description.attr("pointer")),
+                      py::cast<std::vector<Index>>(description.attr("shape")),
+                      py::cast<std::vector<Index>>(description.attr("strides")),
+                      py::dtype::from_args(description.attr("dtype")),
+                      py::cast<int>(description.attr("device"))};
+    if (array.shape.size() != dimensions || array.strides.size() != dimensions) {
+        throw py::value_error(std::string(name) + ": expected " + std::to_string(dimensions) + " dimensions");
+    }
+    if (device >= 0 && array.device != device) {
+        throw py::value_error(std::string(name) + ": expected CUDA device " + std::to_string(device) + ", got " +
+                              std::to_string(array.device));
+    }
+    return array;
+}
+
+template <class T>
+ImageView<T> image_view(const DeviceArray& array) {
+    return {reinterpret_cast<const T*>(array.pointer), array.shape[0], array.shape[1], array.strides[0],
+            array.strides[1]};
+}
+
+PositionsView positions_view(const DeviceArray& array) {
+    if (!array.dtype.equal(py::dtype::of<double>()) || array.shape[1] != 2 ||
+        (array.shape[0] > 0 && (array.strides[0] != 2 || array.strides[1] != 1))) {
+        throw py::value_error("positions: expected C-contiguous float64 of shape (N, 2)");
+    }
+    return {reinterpret_cast<const double*>(array.pointer), array.shape[0]};
+}
+
+// The result, which the Python layer has just allocated: contiguous and of the expected shape.
+template <class T>
+T* output(const DeviceArray& array, const std::vector<Index>& shape) {
+    if (array.shape != shape || !array.dtype.equal(py::dtype::of<T>())) {
+        throw py::value_error("out: expected an array of the result's shape and precision");
+    }
+    return reinterpret_cast<T*>(array.pointer);
+}
+
+struct Table {
+    std::variant<std::unique_ptr<cuda::DeviceTable<float>>, std::unique_ptr<cuda::DeviceTable<double>>> packed;
+};
+
+Table make_table(const DoubleArray& weights, Index size, const py::dtype& dtype, int device) {
+    if (size < 1 || weights.ndim() != 2 || weights.shape(1) != size * size || weights.shape(0) < 1) {
+        throw py::value_error("weights: expected shape (J, size * size)");
+    }
+    return with_real_type("dtype", dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const MomentTable<T> table(weights.data(), weights.shape(0), size, 1);
+        return Table{std::make_unique<cuda::DeviceTable<T>>(table, device)};
+    });
+}
+
+template <class T>
+const cuda::DeviceTable<T>& table_of(const Table& table) {
+    if (const auto* packed = std::get_if<std::unique_ptr<cuda::DeviceTable<T>>>(&table.packed)) {
+        return **packed;
+    }
+    throw py::type_error("table: expected the array's precision");
+}
+
+void extract(const py::object& image, const py::object& positions, const DoubleArray& matrix, bool nearest,
+             const py::object& out, std::uintptr_t stream) {
+    const DeviceArray source = device_array("image", image, 2, -1);
+    const DeviceArray centres = device_array("positions", positions, 2, source.device);
+    const DeviceArray result = device_array("out", out, 3, source.device);
+    with_real_type("image", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const PatchGrid grid = patch_grid(result.shape[1], matrix, nearest);
+        const PositionsView view = positions_view(centres);
+        const cuda::DeviceGuard guard(source.device);
+        cuda::extract_patches(image_view<T>(source), view, grid, output<T>(result, {view.count, grid.size, grid.size}),
+                              reinterpret_cast<void*>(stream));
+    });
+}
+
+void moments_of_patches(const py::object& patches, const Table& table, const py::object& out, std::uintptr_t stream) {
+    const DeviceArray source = device_array("patches", patches, 3, -1);
+    const DeviceArray result = device_array("out", out, 2, source.device);
+    with_real_type("patches", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const cuda::DeviceTable<T>& packed = table_of<T>(table);
+        const Index size = packed.view().size;
+        if (source.shape[1] != size || source.shape[2] != size || packed.device() != source.device) {
+            throw py::value_error("patches: expected shape (N, P, P) with the table's P, on the table's device");
+        }
+        const PatchesView<T> view = {reinterpret_cast<const T*>(source.pointer), source.shape[0],  size,
+                                     source.strides[0], source.strides[1], source.strides[2]};
+        const cuda::DeviceGuard guard(source.device);
+        cuda::patch_moments(view, packed.view(), output<T>(result, {view.count, packed.view().n_modes}),
+                            reinterpret_cast<void*>(stream));
+    });
+}
+
+void moments_of_columns(const py::object& image, const py::object& positions, const Table& table,
+                        const DoubleArray& matrix, bool nearest, const py::object& out, std::uintptr_t stream) {
+    const DeviceArray source = device_array("image", image, 2, -1);
+    const DeviceArray centres = device_array("positions", positions, 2, source.device);
+    const DeviceArray result = device_array("out", out, 2, source.device);
+    with_real_type("image", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const cuda::DeviceTable<T>& packed = table_of<T>(table);
+        if (packed.device() != source.device) {
+            throw py::value_error("table: expected the image's device");
+        }
+        const PatchGrid grid = patch_grid(packed.view().size, matrix, nearest);
+        const PositionsView view = positions_view(centres);
+        const cuda::DeviceGuard guard(source.device);
+        cuda::column_moments(image_view<T>(source), view, grid, packed.view(),
+                             output<T>(result, {view.count, packed.view().n_modes}), reinterpret_cast<void*>(stream));
+    });
+}
+
+}  // namespace
+}  // namespace contextem::bindings
+
+PYBIND11_MODULE(_cuda, module) {
+    using namespace contextem::bindings;
+    namespace py = pybind11;
+    module.doc() = "The CUDA kernels of contextem; call them through the Python functions, which check the arguments.";
+    module.def("device_count", &contextem::cuda::device_count, "Number of CUDA devices; 0 without a driver.");
+    module.def("runtime_version", &contextem::cuda::runtime_version, "Version of the CUDA runtime: 13000 for 13.0.");
+
+    py::class_<Table>(module, "MomentTable", "Weights (J, P * P) packed in the memory of one device, in one precision.",
+                      py::module_local())
+        .def(py::init(&make_table), py::arg("weights").noconvert(), py::arg("size"), py::arg("dtype"),
+             py::arg("device"));
+
+    module.def("extract_patches", &extract, py::arg("image"), py::arg("positions"), py::arg("matrix").noconvert(),
+               py::arg("nearest"), py::arg("out"), py::arg("stream"), "Patches (N, P, P) into out.");
+    module.def("patch_moments", &moments_of_patches, py::arg("patches"), py::arg("table"), py::arg("out"),
+               py::arg("stream"), "Moments (N, J) of patches (N, P, P) into out.");
+    module.def("column_moments", &moments_of_columns, py::arg("image"), py::arg("positions"), py::arg("table"),
+               py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("out"), py::arg("stream"),
+               "Moments (N, J) of the patches around positions (N, 2) into out.");
+}

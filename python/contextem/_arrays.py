@@ -1,0 +1,210 @@
+"""Checks at the boundary, one sentence each, and the three array families: NumPy, CuPy, torch CUDA tensors.
+
+The array decides the device.  A family is recognised without importing it: an array of a library that was never
+imported cannot arrive here.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+INTERPOLATIONS = ("linear", "nearest")
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """What a kernel needs to know of a CUDA array: address, shape, strides in elements, dtype and its device."""
+
+    pointer: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    device: int
+
+
+def family(name: str, array: Any) -> str:
+    """Return "numpy", "cupy" or "torch" (CUDA tensors only); everything else is refused."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not supported, since the mask would be ignored; fill it first")
+    if isinstance(array, np.ndarray):
+        return "numpy"
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        if not array.is_cuda:
+            raise TypeError(f"{name}: got a torch tensor on {array.device}; convert with {name}.numpy() for the CPU")
+        return "torch"
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return "cupy"
+    raise TypeError(
+        f"{name}: expected a NumPy array, a CuPy array or a torch CUDA tensor, got {type(array).__name__}; "
+        f"convert with numpy.asarray"
+    )
+
+
+def _dtype(name: str, array: Any) -> np.dtype[Any]:
+    """Return the array's dtype if it is float32 or float64 in native byte order."""
+    text = str(array.dtype).removeprefix("torch.")
+    if text not in ("float32", "float64"):
+        raise TypeError(f"{name}: expected float32 or float64, got {text}; convert with {name}.astype('float32')")
+    return np.dtype(text)
+
+
+def check_image(image: Any) -> np.dtype[Any]:
+    """Accept a (H, W) float32 or float64 array of any supported family; return its dtype."""
+    family("image", image)
+    if image.ndim != 2 or 0 in image.shape:
+        raise ValueError(f"image: expected shape (H, W) with at least one pixel, got {tuple(image.shape)}")
+    return _dtype("image", image)
+
+
+def check_patches(patches: Any, size: int) -> np.dtype[Any]:
+    """Accept (N, P, P) float32 or float64 patches of the basis' size; return their dtype."""
+    family("patches", patches)
+    if patches.ndim != 3 or tuple(patches.shape[1:]) != (size, size):
+        raise ValueError(f"patches: expected shape (N, {size}, {size}) for this basis, got {tuple(patches.shape)}")
+    return _dtype("patches", patches)
+
+
+def check_moments(moments: Any, count: int) -> str:
+    """Accept moments (..., J) of a basis of ``count`` modes; return the array family."""
+    kind = family("moments", moments)
+    if moments.ndim < 1 or moments.shape[-1] != count:
+        raise ValueError(f"moments: expected shape (..., {count}) for this basis, got {tuple(moments.shape)}")
+    _dtype("moments", moments)
+    return kind
+
+
+def check_positions(positions: ArrayLike) -> NDArray[np.float64]:
+    """Return positions as a C-contiguous float64 (N, 2) array of finite numbers."""
+    array = np.asarray(positions)
+    if array.size == 0 and array.ndim == 1:
+        array = array.reshape(0, 2)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"positions: expected shape (N, 2), got {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"positions: expected real numbers (row, column), got {array.dtype}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if bad.size:
+        raise ValueError(f"positions: expected finite numbers, got {array[bad[0]].tolist()} in row {bad[0]}; remove it")
+    return array
+
+
+def check_device_positions(positions: Any, image: Any) -> None:
+    """Accept float64 (N, 2) positions of the same family and device as a CUDA image."""
+    expected = family("image", image)
+    if isinstance(positions, (np.ndarray, list, tuple)) or family("positions", positions) != expected:
+        raise TypeError(
+            f"positions: expected a {expected} array on the image's device, got {type(positions).__name__}; "
+            f"convert with {expected}.asarray"
+        )
+    if positions.ndim != 2 or positions.shape[1] != 2:
+        raise ValueError(f"positions: expected shape (N, 2), got {tuple(positions.shape)}")
+    if str(positions.dtype).removeprefix("torch.") != "float64":
+        raise TypeError(f"positions: expected float64, got {positions.dtype}; convert it first")
+    if device_array(positions).strides != (2, 1):
+        raise ValueError("positions: expected a C-contiguous array, got a strided one; copy it first")
+    if device_of(positions) != device_of(image):
+        raise ValueError(
+            f"positions: expected an array on CUDA device {device_of(image)} like the image, "
+            f"got one on device {device_of(positions)}"
+        )
+
+
+def check_scale(scale: ArrayLike) -> NDArray[np.float64]:
+    """Return the scale (image pixels per patch sample) as a 2x2 float64 matrix on (row, column) offsets."""
+    try:
+        array = np.asarray(scale, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"scale: expected a number or a 2x2 matrix, got {scale!r}") from None
+    if array.ndim == 0 and np.isfinite(array) and array > 0:
+        return np.eye(2) * float(array)
+    if array.shape == (2, 2) and np.isfinite(array).all() and array[0, 0] * array[1, 1] != array[0, 1] * array[1, 0]:
+        return np.ascontiguousarray(array)
+    raise ValueError(f"scale: expected a positive number or an invertible 2x2 matrix, got {array.tolist()}")
+
+
+def check_size(size: Any, smallest: int = 1) -> int:
+    """Return the patch side as int."""
+    return check_integer("size", size, smallest, 4096)
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """Return ``value`` as int if it is an integer in [low, high]."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= int(value) <= high:
+        raise ValueError(f"{name}: expected an integer from {low} to {high}, got {value!r}")
+    return int(value)
+
+
+def check_real(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return float(value)
+
+
+def check_interpolation(interpolation: str) -> str:
+    """Accept "linear" or "nearest"."""
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
+    return interpolation
+
+
+def check_threads(n_threads: Any) -> int:
+    """Accept 0 (all cores) or a positive number of threads."""
+    return check_integer("n_threads", n_threads, 0, 1024)
+
+
+def hypot(a: Any, b: Any) -> Any:
+    """Return sqrt(a^2 + b^2) in the arrays' own library, without overflow."""
+    return sys.modules[family("moments", a)].hypot(a, b)
+
+
+def device_of(array: Any) -> int:
+    """Index of the CUDA device an array lives on."""
+    if family("array", array) == "torch":
+        return int(array.device.index)
+    return int(array.device.id)
+
+
+def device_array(array: Any) -> DeviceArray:
+    """Describe a CUDA array through ``__cuda_array_interface__``."""
+    if getattr(array, "requires_grad", False):
+        array = array.detach()
+    interface = array.__cuda_array_interface__
+    dtype = np.dtype(interface["typestr"])
+    shape = tuple(int(n) for n in interface["shape"])
+    strides = interface.get("strides")
+    if strides is None:
+        steps = [1]
+        for extent in reversed(shape[1:]):
+            steps.insert(0, steps[0] * extent)
+    else:
+        steps = [int(s) // dtype.itemsize for s in strides]
+    return DeviceArray(int(interface["data"][0] or 0), shape, tuple(steps), dtype, device_of(array))
+
+
+def device_empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> Any:
+    """Allocate an uninitialised array of the same family on the same device as ``like``."""
+    if family("array", like) == "torch":
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, dtype.name), device=like.device)
+    cupy = sys.modules["cupy"]
+    with like.device:
+        return cupy.empty(shape, dtype)
+
+
+def device_stream(like: Any) -> int:
+    """Address of the caller's current stream of the library and device that ``like`` belongs to."""
+    if family("array", like) == "torch":
+        return int(sys.modules["torch"].cuda.current_stream(like.device).cuda_stream)
+    with like.device:
+        return int(sys.modules["cupy"].cuda.get_current_stream().ptr)

@@ -1,0 +1,30 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextem._arrays import DeviceArray
+
+class MomentTable:
+    def __init__(self, weights: NDArray[np.float64], size: int, dtype: np.dtype[Any], device: int) -> None: ...
+
+def device_count() -> int: ...
+def runtime_version() -> int: ...
+def extract_patches(
+    image: DeviceArray,
+    positions: DeviceArray,
+    matrix: NDArray[np.float64],
+    nearest: bool,
+    out: DeviceArray,
+    stream: int,
+) -> None: ...
+def patch_moments(patches: DeviceArray, table: MomentTable, out: DeviceArray, stream: int) -> None: ...
+def column_moments(
+    image: DeviceArray,
+    positions: DeviceArray,
+    table: MomentTable,
+    matrix: NDArray[np.float64],
+    nearest: bool,
+    out: DeviceArray,
+    stream: int,
+) -> None: ...

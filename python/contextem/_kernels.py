@@ -1,0 +1,221 @@
+"""From an array to the backend that works on it: NumPy to C++, CuPy and torch CUDA to CUDA.
+
+All three backends compute what reference.py defines. Arguments arrive here checked.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextem import _arrays, _core, reference
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightTable:
+    """Weights (J, P * P) of a basis, packed on demand for each precision, device and backend."""
+
+    weights: Float64
+    size: int
+    _packed: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
+
+    def packed(self, dtype: np.dtype[Any]) -> _core.MomentTable:
+        """Return the table of the C++ kernels."""
+        key = (dtype.name, -1)
+        if key not in self._packed:
+            self._packed[key] = _core.MomentTable(self.weights, self.size, dtype)
+        table: _core.MomentTable = self._packed[key]
+        return table
+
+    def on_device(self, dtype: np.dtype[Any], device: int) -> Any:
+        """Return the table of the CUDA kernels, in the memory of ``device``."""
+        key = (dtype.name, device)
+        if key not in self._packed:
+            self._packed[key] = _cuda_module().MomentTable(self.weights, self.size, dtype, device)
+        return self._packed[key]
+
+
+class Kernels(Protocol):
+    """The kernels of one backend."""
+
+    def check_positions(self, positions: Any, image: Any) -> Any:
+        """Positions in the form this backend takes."""
+
+    def extract_patches(
+        self, image: Any, positions: Any, size: int, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Any:
+        """Patches (N, P, P)."""
+
+    def patch_moments(self, patches: Any, table: WeightTable, n_threads: int) -> Any:
+        """Moments (N, J) of patches (N, P, P)."""
+
+    def column_moments(
+        self, image: Any, positions: Any, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Any:
+        """Moments (N, J) of the patches around positions (N, 2)."""
+
+
+class _Reference:
+    """Plain NumPy."""
+
+    def check_positions(self, positions: Any, image: Array) -> Float64:
+        return _arrays.check_positions(positions)
+
+    def extract_patches(
+        self, image: Array, positions: Float64, size: int, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Array:
+        return reference.extract_patches(image, positions, size, matrix, interpolation)
+
+    def patch_moments(self, patches: Array, table: WeightTable, n_threads: int) -> Array:
+        return reference.patch_moments(patches, table.weights)
+
+    def column_moments(
+        self, image: Array, positions: Float64, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Array:
+        return reference.column_moments(image, positions, table.weights, table.size, matrix, interpolation)
+
+
+class _Cpp:
+    """C++ threads on NumPy arrays."""
+
+    def check_positions(self, positions: Any, image: Array) -> Float64:
+        return _arrays.check_positions(positions)
+
+    def extract_patches(
+        self, image: Array, positions: Float64, size: int, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Array:
+        return _core.extract_patches(image, positions, size, matrix, interpolation == "nearest", n_threads)
+
+    def patch_moments(self, patches: Array, table: WeightTable, n_threads: int) -> Array:
+        return _core.patch_moments(patches, table.packed(patches.dtype), n_threads)
+
+    def column_moments(
+        self, image: Array, positions: Float64, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Array:
+        packed = table.packed(image.dtype)
+        return _core.column_moments(image, positions, packed, matrix, interpolation == "nearest", n_threads)
+
+
+class _Cuda:
+    """CUDA on CuPy arrays and torch tensors, on the caller's current stream; the result is of the input's library."""
+
+    def check_positions(self, positions: Any, image: Any) -> Any:
+        _arrays.check_device_positions(positions, image)
+        return positions
+
+    def extract_patches(
+        self, image: Any, positions: Any, size: int, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Any:
+        source = _arrays.device_array(image)
+        patches = _arrays.device_empty((len(positions), size, size), source.dtype, like=image)
+        _cuda_module().extract_patches(
+            source,
+            _arrays.device_array(positions),
+            matrix,
+            interpolation == "nearest",
+            _arrays.device_array(patches),
+            _arrays.device_stream(image),
+        )
+        return patches
+
+    def patch_moments(self, patches: Any, table: WeightTable, n_threads: int) -> Any:
+        source = _arrays.device_array(patches)
+        moments = _arrays.device_empty((len(patches), len(table.weights)), source.dtype, like=patches)
+        _cuda_module().patch_moments(
+            source,
+            table.on_device(source.dtype, source.device),
+            _arrays.device_array(moments),
+            _arrays.device_stream(patches),
+        )
+        return moments
+
+    def column_moments(
+        self, image: Any, positions: Any, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
+    ) -> Any:
+        source = _arrays.device_array(image)
+        moments = _arrays.device_empty((len(positions), len(table.weights)), source.dtype, like=image)
+        _cuda_module().column_moments(
+            source,
+            _arrays.device_array(positions),
+            table.on_device(source.dtype, source.device),
+            matrix,
+            interpolation == "nearest",
+            _arrays.device_array(moments),
+            _arrays.device_stream(image),
+        )
+        return moments
+
+
+_BACKENDS: dict[str, Kernels] = {"cpp": _Cpp(), "cuda": _Cuda(), "reference": _Reference()}
+
+
+def select(array: Any, name: str, backend: str | None) -> Kernels:
+    """Return the backend for an array; ``backend`` overrides it where the array's memory allows."""
+    on_host = _arrays.family(name, array) == "numpy"
+    if backend is None:
+        return _BACKENDS["cpp" if on_host else "cuda"]
+    if backend not in _BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
+    if on_host == (backend == "cuda"):
+        expected = "CuPy array or torch CUDA tensor" if backend == "cuda" else "NumPy array"
+        raise TypeError(f"{name}: backend {backend!r} expects a {expected}, got {type(array).__name__}")
+    return _BACKENDS[backend]
+
+
+def zernike_indices(n_max: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Degrees and orders of all modes up to ``n_max``, both (J,)."""
+    n, m = _core.zernike_indices(n_max)
+    return n.copy(), m.copy()
+
+
+def zernike_weights(n_max: int, size: int, mode: str) -> Float64:
+    """Weights (J, P * P) of mode "projection" or "integrated"."""
+    return _core.projection_weights(n_max, size) if mode == "projection" else _core.integrated_weights(n_max, size)
+
+
+def least_squares_weights(integrated: Float64) -> tuple[Float64, float]:
+    """Weights (J, P * P) of mode "lstsq" from the integrated ones, and the condition of their Gram matrix."""
+    return reference.least_squares_weights(integrated)
+
+
+def _cuda_module() -> ModuleType:
+    """Import the CUDA extension, or say what to do where it was not built."""
+    try:
+        return importlib.import_module("contextem._cuda")
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            "this build of contextem has no CUDA extension; rebuild it where nvcc is on PATH, with "
+            "--config-settings=cmake.define.CONTEXTEM_CUDA=ON, or pass NumPy arrays"
+        ) from error
+
+
+def describe() -> dict[str, Any]:
+    """Describe the compiled kernels: version, compiler, instruction set, and the state of CUDA."""
+    facts: dict[str, Any] = {
+        "version": _core.version,
+        "compiler": _core.compiler,
+        "simd": _core.simd(),
+        "cuda": "not built",
+        "cuda_runtime": None,
+        "cuda_devices": 0,
+    }
+    try:
+        cuda = importlib.import_module("contextem._cuda")
+    except ModuleNotFoundError:
+        return facts
+    except ImportError as error:
+        return {**facts, "cuda": f"built, but does not load: {error}"}
+    return {
+        **facts,
+        "cuda": "built",
+        "cuda_runtime": cuda.runtime_version(),
+        "cuda_devices": cuda.device_count(),
+    }

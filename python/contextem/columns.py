@@ -1,0 +1,262 @@
+"""Where the atomic columns are: peaks of the image, completed by the lattice they stand on.
+
+The way there: peaks (maxima of the Laplacian of the Gaussian) and lattice (from spectra of tiles) -> growth (site
+indices handed on from peak to peak) -> grains (which sublattice is hollow, which grain owns the ground) -> columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from contextem.grains import Grain, find_grains
+from contextem.growth import SNAP
+from contextem.lattice import average_cells, find_frames, lattice_constant
+from contextem.micrograph import Micrograph
+from contextem.peaks import Peaks, find_peaks, peak_response
+
+CLASSES = ("metal", "dopant", "X2", "single_vacancy", "double_vacancy")
+"""Classes of a column, in the order of every table of probabilities."""
+
+LATTICE_CONSTANTS = (3.1, 3.75)
+"""Shortest and longest in-plane lattice constant among 1H MX2 monolayers, Å."""
+
+_LEAST_QUALITY = 1.2  # of the best tile, in which noise reaches 1.1
+_COARSE = 0.2  # lattice constants, width of the Gaussian where noise hides single columns
+_CLEAR = 0.8  # clarity above which averaging over cells has nothing to add
+_LOPSIDED = 0.95  # site spacings; sites in the last row of a flake have about this much
+
+
+class HasLatticeConstant(Protocol):
+    """What is asked of a context: the lattice constant of the host, Å."""
+
+    @property
+    def lattice_constant(self) -> float:
+        """In-plane lattice constant, Å."""
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Atomic columns of a micrograph.
+
+    Parameters
+    ----------
+    positions : array_like, shape (N, 2)
+        Row and column, px, pixel centres at integers.
+    sublattice : array_like, shape (N,), optional
+        0 or 1 for the two atomic sublattices; -1 where it is not known (default). `find_columns` calls the brighter
+        one 0 in every grain.
+    observed : array_like, shape (N,), optional
+        Whether the image has a peak there (default); False for a site that only the lattice tells.
+
+    Raises
+    ------
+    TypeError
+        If positions are not real numbers.
+    ValueError
+        If a shape or a value does not fit.
+
+    Examples
+    --------
+    >>> columns = Columns([[10.0, 12.5], [14.0, 12.5]])
+    >>> len(columns), columns.observed.tolist(), columns.sublattice.tolist()
+    (2, [True, True], [-1, -1])
+    """
+
+    positions: NDArray[np.float64]
+    sublattice: NDArray[np.int8]
+    observed: NDArray[np.bool_]
+
+    def __init__(
+        self, positions: ArrayLike, sublattice: ArrayLike | None = None, observed: ArrayLike | None = None
+    ) -> None:
+        given = np.asarray(positions)
+        if given.dtype.kind not in "iuf":
+            raise TypeError(f"positions: expected real numbers (row, column) in px, got dtype {given.dtype}")
+        if given.size == 0 and given.ndim <= 1:
+            given = given.reshape(0, 2)
+        if given.ndim != 2 or given.shape[1] != 2:
+            raise ValueError(f"positions: expected shape (N, 2), row and column, got {given.shape}")
+        if not np.isfinite(given).all():
+            raise ValueError("positions: expected finite numbers, got NaN or infinity")
+        n = len(given)
+        side = np.full(n, -1) if sublattice is None else np.asarray(sublattice)
+        seen = np.ones(n, dtype=bool) if observed is None else np.asarray(observed)
+        for name, values in (("sublattice", side), ("observed", seen)):
+            if values.shape != (n,):
+                raise ValueError(f"{name}: expected shape ({n},), one value per position, got {values.shape}")
+        if side.dtype.kind not in "iu" or not np.isin(side, (-1, 0, 1)).all():
+            raise ValueError("sublattice: expected integers -1, 0 or 1, got other values")
+        if seen.dtype != bool:
+            raise TypeError(f"observed: expected booleans, got dtype {seen.dtype}")
+        object.__setattr__(self, "positions", np.array(given, dtype=np.float64))
+        object.__setattr__(self, "sublattice", side.astype(np.int8))
+        object.__setattr__(self, "observed", np.array(seen))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def find_columns(
+    micrograph: Micrograph, context: HasLatticeConstant | None = None, *, tolerance: float = 0.1
+) -> Columns:
+    """Find all atomic columns of a dark-field micrograph, those without a peak included.
+
+    Peaks are indexed on the honeycomb lattice, grain by grain. Every site of the two atomic sublattices is a column,
+    whether a peak stands there or not; the sites of the third, the hollow one, are not. Between grains, bright peaks on
+    no lattice are columns of sublattice -1.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        Annular-dark-field image of a 1H monolayer, with columns bright.
+    context : Context, optional
+        What is known of the specimen; only its `lattice_constant`, Å, is used. Without it lattice constants from 3.1 to
+        3.75 Å are tried.
+    tolerance : float
+        Relative deviation of the lattice constant in the image from the one expected, as from a sampling that is off;
+        0 < tolerance <= 0.2. The image is the better ruler: the lattice constant is measured within this range.
+
+    Returns
+    -------
+    Columns
+        Positions come from the neighbours and, as far as noise lets it improve on them, the peak of the column itself.
+
+    Raises
+    ------
+    TypeError
+        If micrograph or context is not what it should be.
+    ValueError
+        If the image is smaller than four lattice constants a side, is not a dark-field image or shows no lattice.
+
+    Examples
+    --------
+    >>> row, column = np.mgrid[:96, :96] * 2 / np.sqrt(3) / 16  # lattice constant 16 px
+    >>> angles = np.deg2rad([0, 60, 120])
+    >>> hexagons = -sum(np.cos(2 * np.pi * (row * np.sin(t) + column * np.cos(t))) for t in angles)
+    >>> columns = find_columns(Micrograph(hexagons, sampling=0.2))
+    >>> gaps = np.linalg.norm(columns.positions[:, None] - columns.positions, axis=2)
+    >>> round(float(np.median(np.sort(gaps)[:, 1])))  # nearest neighbours: a / sqrt(3), px
+    9
+    """
+    if not isinstance(micrograph, Micrograph):
+        raise TypeError(f"micrograph: expected a Micrograph, as read() returns, got {type(micrograph).__name__}")
+    if micrograph.detector is not None and micrograph.detector.name in ("BF", "ABF"):
+        raise ValueError(
+            f"micrograph: expected a dark-field detector, in which columns are bright, got {micrograph.detector.name}"
+        )
+    if not 0 < tolerance <= 0.2:
+        raise ValueError(f"tolerance: expected a fraction above 0, at most 0.2, got {tolerance}")
+    shortest, longest = _expected_range(context)
+    shortest, longest = shortest / (1 + tolerance), longest * (1 + tolerance)
+    guess = float(np.sqrt(shortest * longest)) / micrograph.sampling  # px
+    if min(micrograph.shape) < 4 * guess:
+        raise ValueError(
+            f"micrograph: expected at least {int(np.ceil(4 * guess))} px a side, four lattice constants, "
+            f"got {micrograph.shape[0]} x {micrograph.shape[1]}"
+        )
+    unseen = (
+        f"micrograph: no lattice with a lattice constant of {shortest:.2f} to {longest:.2f} Å is seen at "
+        f"{micrograph.sampling:.4g} Å/px; check the sampling and the host"
+    )
+    image = np.asarray(micrograph.data, dtype=np.float64)
+    frames = find_frames(image - ndimage.gaussian_filter(image, guess), guess, float(np.sqrt(longest / shortest)) - 1)
+    if not frames or frames[0].quality < _LEAST_QUALITY:
+        raise ValueError(unseen)
+    a = lattice_constant(frames[0].basis)
+    response = peak_response(image, a)
+    peaks = find_peaks(response)
+    grains = find_grains(peaks, frames, response)
+    clarity = _clarity(grains, peaks, response, SNAP * a)
+    if clarity < _CLEAR:
+        coarse = peak_response(image, a, width=_COARSE)
+        averaged = find_peaks(average_cells(coarse, frames[0].basis))
+        grains = max(grains, find_grains(averaged, frames, coarse), key=lambda each: _explained(each, coarse))
+    if not grains:
+        raise ValueError(unseen)
+    columns = [_columns_of(grain, peaks, a) for grain in grains]
+    if clarity >= _CLEAR:
+        columns.append(_between_grains(grains, peaks, a))
+    return Columns(
+        np.concatenate([part.positions for part in columns]),
+        np.concatenate([part.sublattice for part in columns]),
+        np.concatenate([part.observed for part in columns]),
+    )
+
+
+def _expected_range(context: HasLatticeConstant | None) -> tuple[float, float]:
+    """Shortest and longest lattice constant expected, Å."""
+    if context is None:
+        return LATTICE_CONSTANTS
+    a = getattr(context, "lattice_constant", None)
+    if not isinstance(a, int | float | np.floating):
+        raise TypeError(f"context: expected a Context, or None, got {type(context).__name__}")
+    if not 0 < a < np.inf:
+        raise ValueError(f"context: expected a positive lattice constant in Å, got {a}")
+    return float(a), float(a)
+
+
+def _columns_of(grain: Grain, peaks: Peaks, a: float) -> Columns:
+    """Columns of one grain; sites beyond its edge need a peak of their own."""
+    grain = grain.take(grain.sublattice >= 0)
+    measured, weight = peaks.snap(grain.positions, SNAP * a)
+    keep = (weight > 0.02) | (grain.lopsided < _LOPSIDED)
+    grain, measured, weight = grain.take(keep), measured[keep], weight[keep]
+    positions = grain.positions.copy()
+    seen = weight > 0
+    if seen.any():
+        positions[seen] = _combine(positions[seen], measured[seen], weight[seen], 0.02 * a)
+    return Columns(positions, grain.sublattice, seen)
+
+
+def _combine(
+    predicted: NDArray[np.float64], measured: NDArray[np.float64], weight: NDArray[np.float64], spread: float
+) -> NDArray[np.float64]:
+    """Average predicted and measured positions by their variances.
+
+    The neighbours predict a position within `spread`, px. What the measured ones deviate from that beyond it is their
+    own error; it is estimated from the columns of similar weight.
+    """
+    miss2 = ((measured - predicted) ** 2).sum(axis=1)
+    groups = np.array_split(np.argsort(weight), max(1, min(12, len(weight) // 25)))
+    level = [float(weight[group].mean()) for group in groups]
+    variance = [float(np.median(miss2[group])) / (2 * np.log(2)) for group in groups]  # per axis, Rayleigh
+    own = np.maximum(np.interp(weight, level, variance) - spread**2, 0.1 * spread**2)
+    total = spread**2 + own
+    share = spread**2 / total / (1 + miss2 / (8 * total))  # a peak far off is less likely to be the column's own
+    return np.asarray(predicted + share[:, None] * (measured - predicted))
+
+
+def _between_grains(grains: list[Grain], peaks: Peaks, a: float) -> Columns:
+    """Peaks on no lattice with columns round them, as in grain boundaries."""
+    sites = np.concatenate([grain.positions for grain in grains])
+    atomic = sites[np.concatenate([grain.sublattice for grain in grains]) >= 0]
+    bright = peaks.positions[peaks.strength > 0.3]
+    to_site, _ = cKDTree(sites).query(bright)
+    to_columns, _ = cKDTree(atomic).query(bright, k=3)
+    free = (to_site > 0.25 * a) & (to_columns[:, 0] > 0.35 * a) & (to_columns[:, 2] < 1.1 * a)
+    return Columns(bright[free])
+
+
+def _explained(grains: list[Grain], response: NDArray[np.float64]) -> float:
+    """Peak response summed over all columns: it averages to zero over sites put at random."""
+    columns = np.concatenate([np.empty((0, 2)), *(grain.positions[grain.sublattice >= 0] for grain in grains)])
+    return float(ndimage.map_coordinates(response, columns.T, order=1, mode="nearest").sum())
+
+
+def _clarity(grains: list[Grain], peaks: Peaks, response: NDArray[np.float64], reach: float) -> float:
+    """Response where its neighbours predict a column, over that of the peak found there; noise moves peaks off."""
+    if not grains:
+        return 0.0
+    columns = np.concatenate([grain.positions[grain.sublattice >= 0] for grain in grains])
+    snapped, weight = peaks.snap(columns, reach)
+    here, top = (
+        ndimage.map_coordinates(response, where[weight > 0].T, order=1, mode="nearest").sum()
+        for where in (columns, snapped)
+    )
+    return float(here / top) if top > 0 else 0.0

@@ -1,0 +1,216 @@
+"""Grains: the sites of each lattice in the image, and which of their three sublattices is hollow.
+
+A site (i, j) belongs to one of three cosets, (i - j) mod 3: metal, chalcogen and hollow. Nothing but the lattice tells
+an empty chalcogen site, a double vacancy, from a hollow one; so the cosets are compared over whole neighbourhoods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from contextem.growth import Sites, best_seed, grow
+from contextem.lattice import Frame, lattice_constant
+from contextem.peaks import Floats, Peaks
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+SUPPORT = 0.35
+"""Least weight of peaks round a site of the lattice, over that of a typical site."""
+
+CONTRAST = 0.4
+"""Least contrast between the sublattices round a site of the lattice, over that in the best parts of the grain."""
+
+_SHEARS = [np.array([[1.0, slope], [0.0, 1.0]]) for slope in (0.0, -0.2, 0.2)]  # of rows against each other, by drift
+_WIDTHS = (12.0, 6.0, 3.0, 1.7)  # of the neighbourhoods in which cosets are compared, index steps
+
+
+@dataclass(frozen=True, eq=False)
+class Grain:
+    """Sites of one grain, all of them in the image and on the lattice.
+
+    Parameters
+    ----------
+    positions
+        (S, 2) position that the neighbours of a site predict, row and column, px.
+    sublattice
+        (S,) -1 hollow, 0 the brighter and 1 the darker atomic sublattice.
+    value
+        (S,) peak response of the image at the site.
+    contrast
+        (S,) difference between the brightest and the darkest sublattice round the site.
+    lopsided
+        (S,) how far the evidence stands to one side, in site spacings: about 0 inside of a grain, 1 beyond its edge.
+    """
+
+    positions: Floats
+    sublattice: Ints
+    value: Floats
+    contrast: Floats
+    lopsided: Floats
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def take(self, chosen: Bools) -> Grain:
+        """Return the grain of the sites chosen, (S,)."""
+        return Grain(
+            self.positions[chosen],
+            self.sublattice[chosen],
+            self.value[chosen],
+            self.contrast[chosen],
+            self.lopsided[chosen],
+        )
+
+
+class _Cosets:
+    """Local means of the peak response over each coset of the sites."""
+
+    def __init__(self, indices: Ints, value: Floats, counts: Bools) -> None:
+        self.index = indices - indices.min(axis=0)
+        self.coset = (indices[:, 0] - indices[:, 1]) % 3
+        self.value = value
+        self.own = [counts & (self.coset == k) for k in range(3)]
+
+    def local(self, width: float) -> tuple[Floats, Floats]:
+        """Means and their squared standard errors in Gaussian neighbourhoods, (3, S) each."""
+        mean, error2 = np.zeros((2, 3, len(self.value)))
+        for k, sites in enumerate(self.own):
+            sums = np.zeros((3, *(self.index.max(axis=0) + 1)))
+            sums[:, self.index[sites, 0], self.index[sites, 1]] = self.value[sites] ** np.arange(3)[:, None]
+            mass, first, second = (
+                ndimage.gaussian_filter(s, width, mode="constant")[self.index[:, 0], self.index[:, 1]] for s in sums
+            )
+            mass = np.maximum(mass, 1e-6)
+            mean[k] = first / mass
+            error2[k] = np.maximum(second / mass - mean[k] ** 2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
+        return mean, error2
+
+    def hollow(self) -> Ints:
+        """Darkest coset round each site, (S,), from the smallest neighbourhood that tells.
+
+        That is the one in which the darkest differs from the second darkest by five standard errors; where none does,
+        the whole grain. So the hollow changes within a cell or two at a mirror twin, and noise does not change it.
+        """
+        whole = [self.value[sites].mean() if sites.any() else 0.0 for sites in self.own]
+        hollow = np.full(len(self.value), int(np.argmin(whole)))
+        every = np.arange(len(self.value))
+        for width in _WIDTHS:
+            mean, error2 = self.local(width)
+            darkest, second = np.argsort(mean, axis=0)[:2]
+            gap = mean[second, every] - mean[darkest, every]
+            sure = gap > 5 * np.sqrt(error2[second, every] + error2[darkest, every])
+            hollow = np.where(sure, darkest, hollow)
+        return self._sharpen(hollow)
+
+    def _sharpen(self, hollow: Ints) -> Ints:
+        """Within two steps of a change of the hollow coset let each site's own brightness decide, where it can."""
+        board = np.full(self.index.max(axis=0) + 1, -1)
+        board[self.index[:, 0], self.index[:, 1]] = hollow
+        least = ndimage.minimum_filter(np.where(board < 0, 3, board), size=5, mode="constant", cval=3)
+        most = ndimage.maximum_filter(board, size=5, mode="constant", cval=-1)
+        least, most = (side[self.index[:, 0], self.index[:, 1]] for side in (least, most))
+        between = least != most
+        if not between.any():
+            return hollow
+        rivals = np.isin(self.coset, np.unique(hollow[between]))
+        empty = self.value[~between & (self.coset == hollow)]
+        full = self.value[~between & rivals & (self.coset != hollow)]
+        if min(len(empty), len(full)) < 10 or full.mean() - empty.mean() < 2 * np.hypot(full.std(), empty.std()):
+            return hollow
+        decides = between & ((self.coset == least) | (self.coset == most))
+        other = least + most - self.coset
+        occupied = self.value > (full.mean() + empty.mean()) / 2
+        return np.where(decides, np.where(occupied, other, self.coset), hollow)
+
+
+def _judge(sites: Sites, response: Floats) -> Grain:
+    """Keep the sites on the lattice and tell their sublattices."""
+    value = ndimage.map_coordinates(response, sites.positions.T, order=1, mode="nearest")
+    supported = sites.support >= SUPPORT
+    if not supported.any():
+        return Grain(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), *np.zeros((3, 0)))
+    cosets = _Cosets(sites.indices, value, supported)
+    mean, _ = cosets.local(_WIDTHS[-1])
+    contrast = np.ptp(mean, axis=0)
+    sound = supported & (contrast >= CONTRAST * np.percentile(contrast[supported], 90))
+    hollow = _Cosets(sites.indices[sound], value[sound], np.ones(np.count_nonzero(sound), dtype=bool)).hollow()
+    sublattice = _name_sublattices((cosets.coset[sound] - hollow) % 3 - 1, hollow, value[sound])
+    return Grain(sites.positions[sound], sublattice, value[sound], contrast[sound], sites.lopsided[sound])
+
+
+def _name_sublattices(sublattice: Ints, hollow: Ints, value: Floats) -> Ints:
+    """Call the brighter atomic sublattice 0, in every domain of a twin on its own."""
+    named = sublattice.copy()
+    for coset in np.unique(hollow):
+        first, second = ((hollow == coset) & (sublattice == k) for k in (0, 1))
+        if first.any() and second.any() and value[first].mean() < value[second].mean():
+            named[first], named[second] = 1, 0
+    return named
+
+
+def find_grains(peaks: Peaks, frames: list[Frame], response: Floats) -> list[Grain]:
+    """Index the peaks grain by grain: from the best tile first, then from what is left unexplained.
+
+    Parameters
+    ----------
+    peaks
+        Peaks to index.
+    frames
+        Local lattices, the best first.
+    response
+        (H, W) peak response of the image, by which the sublattices are told.
+
+    Returns
+    -------
+    list of Grain
+        Without overlap; may be empty.
+    """
+    a = lattice_constant(frames[0].basis)
+    bright = np.flatnonzero(peaks.strength > 0.5)
+    if len(bright) < 8:
+        return []
+    positions = peaks.positions[bright]
+    _, near = cKDTree(positions).query(positions, k=8)
+    left = np.ones(len(bright), dtype=bool)
+    grains: list[Grain] = []
+    second = [(frame, _SHEARS) for frame in frames]  # finds what drift or overgrowth has kept from the first round
+    for frame, shears in [(frame, _SHEARS[:1]) for frame in frames] + second:
+        distance = np.hypot(*(positions - frame.centre).T)
+        candidates = np.flatnonzero(left & (left[near].mean(axis=1) > 0.6) & (distance < 7 * a))
+        if len(candidates) < 5:
+            continue
+        candidates = candidates[np.argsort(distance[candidates])][:80]
+        seeds = [best_seed(peaks, bright[candidates], frame.basis @ shear) for shear in shears]
+        best = int(np.argmax([weight for _, weight in seeds]))
+        seed, weight = seeds[best]
+        if weight < 4:
+            continue
+        grain = _judge(grow(peaks, seed, frame.basis @ _SHEARS[best], (response.shape[0], response.shape[1])), response)
+        if len(grain) < 30:
+            continue
+        grains.append(grain)
+        gap, _ = cKDTree(grain.positions).query(positions, distance_upper_bound=0.3 * a)
+        left &= ~np.isfinite(gap)
+    return _separate(grains, a)
+
+
+def _separate(grains: list[Grain], a: float) -> list[Grain]:
+    """Give ground that several grains claim to the one whose sublattices show the most contrast there."""
+    apart = []
+    for number, grain in enumerate(grains):
+        keep = np.ones(len(grain), dtype=bool)
+        for other_number, other in enumerate(grains):
+            if other_number != number:
+                gap, nearest = cKDTree(other.positions).query(grain.positions, distance_upper_bound=0.4 * a)
+                claimed = np.isfinite(gap)
+                rival = other.contrast[np.where(claimed, nearest, 0)]
+                keep &= ~claimed | (grain.contrast > rival) | ((grain.contrast == rival) & (number < other_number))
+        if keep.any():
+            apart.append(grain.take(keep))
+    return apart

@@ -1,0 +1,486 @@
+"""Micrographs whose truth is known: drawn from the training ranges, one at a time or whole data sets.
+
+A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise.  Its truth is the
+class of each column and where the lattice site of that column lies in the image, slow drift included.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contextem._output import whole_file
+from contextem.columns import CLASSES, Columns
+from contextem.context import Context
+from contextem.micrograph import Detector, Micrograph, check_energy
+from contextem.simulate.conditions import TRAINING, Ranges, draw_angles, draw_conditions
+from contextem.simulate.render import MARGIN, Group, smooth_noise, superpose
+from contextem.simulate.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, library
+from contextem.simulate.structures import (
+    DOPANT,
+    METAL,
+    SINGLE_VACANCY,
+    X2,
+    Monolayer,
+    doped_monolayer,
+    host_of,
+)
+
+METALS, CHALCOGENS = ("Mo", "W", "Nb", "Ta"), ("S", "Se", "Te")
+DOPANTS = ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu")
+
+CASES = tuple((f"{m}{x}2", d) for m, x, d in itertools.product(METALS, CHALCOGENS, DOPANTS))
+"""The 96 pairs of host and dopant."""
+
+NEAR_Z = tuple(
+    (f"{m}{x}2", d)
+    for (m, d), x in itertools.product(
+        (("Mo", "Zr"), ("Mo", "Nb"), ("Nb", "Mo"), ("W", "Re"), ("Ta", "W"), ("W", "Ta")), CHALCOGENS
+    )
+)
+"""Pairs whose dopant scatters nearly as much as the metal it replaces; physics bounds what can be told."""
+
+CONDITIONS = tuple(itertools.product((60e3, 80e3, 200e3), ("HAADF", "MAADF")))
+"""The 6 imaging conditions: beam energy, eV, and detector."""
+
+Preset = tuple[tuple[tuple[str, str], ...], tuple[tuple[float, str], ...]]
+PRESETS: Mapping[str, Preset] = {
+    "tmd96": (CASES, ((80e3, "HAADF"),)),
+    "tmd576": (CASES, CONDITIONS),
+    "near-z": (NEAR_Z, CONDITIONS),
+}
+"""Data sets by name: cases and conditions, every one with every other."""
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedMicrograph:
+    """A micrograph with its truth.
+
+    Attributes
+    ----------
+    micrograph : Micrograph
+        Pixels in electrons, float32, (H, W).
+    columns : Columns
+        All sites of the lattice in the image; sublattice 0 metal, 1 chalcogen.
+    labels : ndarray of int8, shape (N,)
+        Class of each column, index into `contextem.columns.CLASSES`.
+    context : Context
+        Host, dopant, energy and detector.
+    conditions : dict
+        Everything that was drawn or given: dose, source_size, defocus, ...
+    """
+
+    micrograph: Micrograph
+    columns: Columns
+    labels: NDArray[np.int8]
+    context: Context
+    conditions: dict[str, Any] = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything into one ``.npz``, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            File to write.
+        """
+        about = {
+            "sampling": self.micrograph.sampling,
+            "source": self.micrograph.source,
+            "context": self.context.to_dict(),
+            "conditions": self.conditions,
+        }
+        with whole_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(
+                file,
+                data=self.micrograph.data,
+                positions=self.columns.positions,
+                sublattice=self.columns.sublattice,
+                labels=self.labels,
+                about=np.array(json.dumps(about)),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SimulatedMicrograph:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            File to read.
+
+        Returns
+        -------
+        SimulatedMicrograph
+        """
+        with np.load(path) as stored:
+            about = json.loads(str(stored["about"]))
+            context = Context.from_dict(about["context"])
+            micrograph = Micrograph(
+                stored["data"],
+                about["sampling"],
+                context.energy,
+                context.detector,
+                provenance=dict.fromkeys(("sampling", "energy", "detector"), "file"),
+                source=about["source"],
+            )
+            columns = Columns(stored["positions"], stored["sublattice"])
+            return cls(micrograph, columns, stored["labels"], context, about["conditions"])
+
+
+def simulate_micrograph(
+    host: str,
+    dopant: str | None,
+    energy: float,
+    detector: Detector | str,
+    seed: int,
+    *,
+    size: float = 42.0,
+    ranges: Ranges = TRAINING,
+    **given: float,
+) -> SimulatedMicrograph:
+    """Simulate a micrograph by superposition.
+
+    Parameters
+    ----------
+    host : str
+        Formula of the monolayer, one of `contextem.context.HOSTS`.
+    dopant : str or None
+        Element at the doped metal sites.
+    energy : float
+        Beam energy, eV.
+    detector : Detector or str
+        Angles that it has are taken, others are drawn from `ANGLE_RANGES`.
+    seed : int
+        Same arguments and seed, same micrograph.
+    size : float
+        Side of the square image, Å.
+    ranges : Ranges
+        What is drawn from.
+    **given : float
+        Conditions that are not to be drawn, by their name in `Ranges`: ``dose=2000.0``.
+
+    Returns
+    -------
+    SimulatedMicrograph
+
+    Raises
+    ------
+    ValueError
+        If the host, energy, detector or a condition is not a possible one.
+    TypeError
+        If a condition is not known.
+
+    Examples
+    --------
+    >>> simulated = simulate_micrograph("WSe2", "Cr", 80e3, "HAADF", seed=1, sampling=0.2, dose=5000.0)
+    >>> simulated.micrograph.shape, len(simulated.columns) == len(simulated.labels)
+    ((210, 210), True)
+    """
+    beam = check_energy(energy)
+    known = host_of(host)
+    named = Detector(detector) if isinstance(detector, str) else detector
+    # the same seed gives unrelated micrographs for different cases
+    rng = np.random.default_rng([seed, zlib.crc32(f"{host}:{dopant}:{beam:g}:{named.name}".encode())])
+    drawn = draw_conditions(rng, ranges, given)
+    measured = draw_angles(rng, named, beam)
+    pixels = round(size / drawn["sampling"])
+    if pixels < 16:
+        raise ValueError(f"size: expected at least 16 px of {drawn['sampling']:g} Å, got {size:g} Å")
+    angle = float(rng.uniform(0.0, 2.0 * np.pi))
+    strain = rng.normal(0.0, drawn["strain"], (2, 2))
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    vacancies = drawn["vacancy_fraction"] / 2.0
+    offsets, slow = _scan_offsets(rng, pixels, drawn["drift"], drawn["jitter"])
+    layer = doped_monolayer(
+        known.lattice_constant,
+        offsets.min(axis=0) - MARGIN,
+        offsets.max(axis=0) + pixels * drawn["sampling"] + MARGIN,
+        rng,
+        transform=(np.eye(2) + strain) @ rotation,
+        dopant_fraction=drawn["dopant_fraction"] if dopant else 0.0,
+        single_fraction=vacancies,
+        double_fraction=vacancies,
+        disorder=drawn["disorder"],
+        relaxation=(drawn["relaxation"],) * 2 if "relaxation" in given else ranges.relaxation,
+    )
+    groups = column_groups(
+        layer, host, dopant, beam, measured, defocus=drawn["defocus"], source_size=drawn["source_size"]
+    )
+    image = superpose(groups, (pixels, pixels), drawn["sampling"], offsets)
+    metal = library().response(known.metal, beam, measured, drawn["defocus"])
+    peak = float(metal.radial(0.0, np.hypot(drawn["source_size"], THERMAL_METAL)))
+    image += peak * _contamination(rng, image.shape, drawn)
+    # the tails of the Fourier series may dip below zero by rounding where there is vacuum
+    counts = rng.poisson(np.maximum(image, 0.0) * drawn["dose"]) + rng.normal(0.0, drawn["readout"], image.shape)
+    positions = _in_pixels(layer.sites, slow, drawn["sampling"])
+    inside = ((positions >= 0.0) & (positions <= pixels - 1)).all(axis=1)
+    name = f"{host}-{dopant or 'undoped'}-{beam / 1e3:g}keV-{measured.name}-{seed}"
+    conditions = drawn | {
+        "host": host,
+        "dopant": dopant,
+        "energy": beam,
+        "semiangle": SEMIANGLES[float(min(SEMIANGLES, key=lambda e: abs(e - beam)))],
+        "detector": measured.name,
+        "inner": measured.inner,
+        "outer": measured.outer,
+        "rotation": angle,
+        "seed": seed,
+    }
+    micrograph = Micrograph(
+        counts.astype(np.float32),
+        drawn["sampling"],
+        beam,
+        measured,
+        provenance=dict.fromkeys(("sampling", "energy", "detector"), "file"),
+        source=name,
+    )
+    columns = Columns(positions[inside], layer.sublattice[inside])
+    context = Context(host, (dopant,) if dopant else (), beam, measured)
+    return SimulatedMicrograph(micrograph, columns, layer.labels[inside], context, conditions)
+
+
+def column_groups(
+    layer: Monolayer,
+    host: str,
+    dopant: str | None,
+    energy: float,
+    detector: Detector | str,
+    *,
+    defocus: float = 0.0,
+    source_size: float = 0.0,
+) -> list[Group]:
+    """Sort the columns of a monolayer by their responses.
+
+    Parameters
+    ----------
+    layer : Monolayer
+        Columns.
+    host, dopant
+        Elements.
+    energy : float
+        Beam energy, eV.
+    detector : Detector or str
+        With angles, or one of `responses.DETECTOR_ANGLES`.
+    defocus : float
+        Relative to the metal plane, Å.
+    source_size : float
+        Standard deviation of the source, Å.
+
+    Returns
+    -------
+    list of Group
+        Metals, dopants, X2 columns, single chalcogens of the upper and of the lower plane; those that occur.
+    """
+    known, responses = host_of(host), library()
+    half = known.thickness / 2.0
+    single = layer.labels == SINGLE_VACANCY
+    metal_blur, chalcogen_blur = (float(np.hypot(source_size, rms)) for rms in (THERMAL_METAL, THERMAL_CHALCOGEN))
+    # the midpoint of two independent atoms vibrates less than one; their separation is in the response already
+    pair_blur = float(np.hypot(source_size, THERMAL_CHALCOGEN / np.sqrt(2.0)))
+    atom = partial(responses.response, energy=energy, detector=detector)
+    pair = partial(responses.pair, known.chalcogen, known.thickness, energy, detector)
+    kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal, defocus=defocus))]
+    if dopant:
+        kinds.append((layer.labels == DOPANT, metal_blur, lambda: atom(dopant, defocus=defocus)))
+    kinds += [
+        (layer.labels == X2, pair_blur, lambda: pair(defocus=defocus)),
+        (single & layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=defocus + half)),
+        (single & ~layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=defocus - half)),
+    ]
+    return [Group(response(), blur, layer.atoms[chosen]) for chosen, blur, response in kinds if chosen.any()]
+
+
+def _scan_offsets(
+    rng: np.random.Generator, rows: int, drift: float, jitter: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where each row of the scan lies, Å, (rows, 2): with drift and jitter, and with drift alone."""
+    slow = np.column_stack([smooth_noise((rows,), rows / 8.0, rng) for _ in range(2)]) * drift
+    return slow + rng.normal(0.0, 1.0, (rows, 2)) * jitter, slow
+
+
+def _contamination(rng: np.random.Generator, shape: tuple[int, ...], drawn: Mapping[str, float]) -> NDArray[np.float64]:
+    """Scattering of the carbon on the specimen: clouds with a fine structure, never negative, mean about `haze`."""
+    clouds = smooth_noise(shape, float(rng.uniform(4.0, 15.0)) / drawn["sampling"], rng)
+    fine = smooth_noise(shape, 0.6 / drawn["sampling"], rng)
+    return np.maximum(drawn["haze"] * (1.0 + 0.6 * clouds) * (1.0 + drawn["carbon"] * fine), 0.0)
+
+
+def _in_pixels(sites: NDArray[np.float64], slow: NDArray[np.float64], sampling: float) -> NDArray[np.float64]:
+    """Where sites (N, 2), Å, appear in an image whose rows drift by `slow` (H, 2): solves r s + slow(r) = x for r."""
+    rows = np.arange(len(slow))
+    positions = sites / sampling
+    for _ in range(8):
+        shift = np.column_stack([np.interp(positions[:, 0], rows, slow[:, axis]) for axis in range(2)])
+        positions = (sites - shift) / sampling
+    return positions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The few words that determine a simulated micrograph.
+
+    Attributes
+    ----------
+    host, dopant, energy, detector, seed
+        As for `simulate_micrograph`; the detector by name.
+    """
+
+    host: str
+    dopant: str
+    energy: float
+    detector: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the file that holds it."""
+        return f"{self.host}-{self.dopant}-{self.energy / 1e3:g}keV-{self.detector}-{self.seed}"
+
+    def simulate(self, **options: Any) -> SimulatedMicrograph:
+        """Simulate it.
+
+        Parameters
+        ----------
+        **options
+            As for `simulate_micrograph`.
+
+        Returns
+        -------
+        SimulatedMicrograph
+        """
+        return simulate_micrograph(self.host, self.dopant, self.energy, self.detector, self.seed, **options)
+
+
+def recipes(preset: str, images_per_case: int, seed: int = 0) -> list[Recipe]:
+    """List the micrographs of a data set.
+
+    Parameters
+    ----------
+    preset : str
+        One of `PRESETS`.
+    images_per_case : int
+        Images for each case under each condition.
+    seed : int
+        Of the first image of each case; the following images have the following seeds.
+
+    Returns
+    -------
+    list of Recipe
+
+    Raises
+    ------
+    ValueError
+        If the preset is not known or the number of images is not positive.
+
+    Examples
+    --------
+    >>> len(recipes("tmd96", 2)), len(recipes("tmd576", 1))
+    (192, 576)
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    if images_per_case < 1:
+        raise ValueError(f"images_per_case: expected at least 1, got {images_per_case!r}")
+    cases, conditions = PRESETS[preset]
+    images = range(seed, seed + images_per_case)
+    return [Recipe(*case, *condition, i) for i, condition, case in itertools.product(images, conditions, cases)]
+
+
+def generate(
+    folder: str | os.PathLike[str],
+    preset: str,
+    images_per_case: int,
+    seed: int = 0,
+    *,
+    processes: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> list[Path]:
+    """Write a data set, one ``.npz`` for each micrograph and a ``manifest.json``; files that exist are kept.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where to write.
+    preset, images_per_case, seed
+        As for `recipes`.
+    processes : int, optional
+        How many to use; by default as many as there are processors.
+    progress : bool
+        Whether to show a progress bar on a terminal.
+    **options
+        As for `simulate_micrograph`.
+
+    Returns
+    -------
+    list of Path
+        The micrographs, in the order of `recipes`.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a data set made otherwise.
+    """
+    target = Path(folder)
+    wanted = recipes(preset, images_per_case, seed)
+    chosen = {key: asdict(value) if isinstance(value, Ranges) else value for key, value in options.items()}
+    manifest = {"preset": preset, "options": chosen, "classes": list(CLASSES)}
+    path = target / "manifest.json"
+    if path.exists() and {k: v for k, v in json.loads(path.read_text()).items() if k in manifest} != json.loads(
+        json.dumps(manifest)
+    ):
+        raise ValueError(f"folder: {target} holds another data set; choose another folder")
+    files = [target / f"{recipe.name}.npz" for recipe in wanted]
+    missing = [(recipe, file) for recipe, file in zip(wanted, files, strict=True) if not file.exists()]
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(manifest | {"files": [file.name for file in files]}, indent=1))
+    with ProcessPoolExecutor(processes) as pool:
+        done: Iterator[None] = pool.map(partial(_write, options=options), missing, chunksize=4)
+        for _ in tqdm(done, total=len(missing), desc="simulate", unit="image", disable=None if progress else True):
+            pass
+    return files
+
+
+def _write(job: tuple[Recipe, Path], options: Mapping[str, Any]) -> None:
+    recipe, file = job
+    recipe.simulate(**options).save(file)
+
+
+def stored(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the micrographs of a data set.
+
+    Parameters
+    ----------
+    folder : path-like
+        Written by `generate`.
+
+    Returns
+    -------
+    list of Path
+        Files for `SimulatedMicrograph.load`; their names end in the seed.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no data set, or an unfinished one.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise ValueError(f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one")
+    paths = [Path(folder) / name for name in json.loads(path.read_text())["files"]]
+    if missing := sum(not file.is_file() for file in paths):
+        raise ValueError(f"folder: {folder} lacks {missing} of {len(paths)} micrographs; run `contextem simulate` again")
+    return paths

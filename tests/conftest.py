@@ -1,0 +1,44 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile(
+    "deterministic", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=50
+)
+hypothesis.settings.load_profile("deterministic")
+
+
+@pytest.fixture(params=["cpp", "reference"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Run a test once per backend that works on NumPy arrays."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def experimental_data() -> Path:
+    """Folder of the labelled micrographs; the test is skipped where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "experimental"
+    folder = Path(os.environ.get("CONTEXTEM_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no labelled micrographs: set CONTEXTEM_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cuda_arrays():
+    """Return a function that moves a NumPy array to a CUDA device; the test is skipped where there is none."""
+    from contextem import _kernels
+
+    facts = _kernels.describe()
+    if facts["cuda_devices"] == 0:
+        pytest.skip(f"no CUDA device: the extension is {facts['cuda']}")
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no array library for CUDA: torch is a CPU build")
+    return lambda array: torch.as_tensor(array, device="cuda")

@@ -1,0 +1,138 @@
+"""Small files in the formats of microscopes, for the tests of reading: DM3, DM4, SER, EMI, MRC and Velox EMD."""
+
+import json
+import struct
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+DM_DATA_TYPES = {"int16": 1, "float32": 2, "uint8": 6, "int32": 7, "uint16": 10, "uint32": 11, "float64": 12}
+DM_ARRAY_TYPES = {"int16": 2, "int32": 3, "uint16": 4, "uint32": 5, "float32": 6, "float64": 7, "uint8": 10}
+SER_DATA_TYPES = {"uint8": 1, "uint16": 2, "uint32": 3, "int16": 5, "int32": 6, "float32": 7, "float64": 8}
+MRC_MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
+
+
+def write_dm(path: Path, images: list[dict], version: int) -> None:
+    """Write DM3 or DM4; an image has data, scale (row, column), units, tags, name."""
+
+    def word(value: int) -> bytes:
+        return struct.pack(">q" if version == 4 else ">i", value)
+
+    def tag(name: str, value: object) -> bytes:
+        encoded = name.encode("latin-1")
+        if isinstance(value, dict):
+            kind, body = 20, group(value)
+        else:
+            kind, body = 21, leaf(value)
+        size = word(len(body)) if version == 4 else b""
+        return struct.pack(">BH", kind, len(encoded)) + encoded + size + body
+
+    def group(tags: dict) -> bytes:
+        # A name that starts with "#" stands for an unnamed entry.
+        entries = [tag("" if name.startswith("#") else name, value) for name, value in tags.items()]
+        return struct.pack(">BB", 0, 1) + word(len(tags)) + b"".join(entries)
+
+    def leaf(value: object) -> bytes:
+        if isinstance(value, np.ndarray):
+            kind = DM_ARRAY_TYPES[value.dtype.name]
+            content = value.astype(value.dtype.newbyteorder("<")).tobytes()
+            return b"%%%%" + word(3) + word(20) + word(kind) + word(value.size) + content
+        if isinstance(value, str):
+            content = value.encode("utf-16-le")
+            return b"%%%%" + word(3) + word(20) + word(4) + word(len(value)) + content
+        kind, code = (7, "<d") if isinstance(value, float) else (3, "<i")
+        return b"%%%%" + word(1) + word(kind) + struct.pack(code, value)
+
+    def image(content: dict) -> dict:
+        data = content["data"]
+        scales = content.get("scale", (0.02,) * data.ndim)
+        units = content.get("units", "nm")
+        calibration = [
+            {"Origin": 0.0, "Scale": float(scale), "Units": units} for scale in reversed(scales)
+        ]  # columns first
+        return {
+            "ImageData": {
+                "Calibrations": {
+                    "Brightness": {"Origin": 0.0, "Scale": 1.0, "Units": ""},
+                    "Dimension": {f"#{i}": entry for i, entry in enumerate(calibration)},
+                },
+                "Data": data.ravel(),
+                "DataType": DM_DATA_TYPES[data.dtype.name],
+                "Dimensions": {f"#{i}": size for i, size in enumerate(reversed(data.shape))},
+                "PixelDepth": data.dtype.itemsize,
+            },
+            "ImageTags": content.get("tags", {}),
+            "Name": content.get("name", ""),
+        }
+
+    root = group({"ImageList": {f"#{i}": image(content) for i, content in enumerate(images)}})
+    path.write_bytes(struct.pack(">i", version) + word(len(root) + 16) + struct.pack(">i", 1) + root + bytes(8))
+
+
+def write_ser(path: Path, data: np.ndarray, scale: tuple[float, float]) -> None:
+    """Write one image as SER, version 0x210; scale in metres along rows and columns."""
+    header = struct.pack("<HHH", 0x4949, 0x0197, 0x0210)
+    header += struct.pack("<IIII", 0x4122, 0x4152, 1, 1)
+    dimension = struct.pack("<IddI", 1, 0.0, 1.0, 0) + struct.pack("<I", 6) + b"Number" + struct.pack("<I", 0)
+    offset_array = 30 + len(dimension)
+    header += struct.pack("<II", offset_array, 1) + dimension
+    data_offset = offset_array + 8
+    body = struct.pack("<ddI", 0.0, scale[1], 0) + struct.pack("<ddI", 0.0, scale[0], 0)
+    body += struct.pack("<HII", SER_DATA_TYPES[data.dtype.name], data.shape[1], data.shape[0])
+    body += data[::-1].astype(data.dtype.newbyteorder("<")).tobytes()  # SER stores the bottom row first
+    tag_offset = data_offset + len(body)
+    path.write_bytes(header + struct.pack("<II", data_offset, tag_offset) + body + struct.pack("<HHI", 0x4152, 0, 0))
+
+
+def write_emi(path: Path, high_tension: float, data: np.ndarray, scale: tuple[float, float]) -> None:
+    """Write an EMI file and the SER file it belongs to."""
+    write_ser(path.with_name(f"{path.stem}_1.ser"), data, scale)
+    entry = "<Data><Label>{}</Label><Value>{}</Value><Unit>{}</Unit></Data>"
+    description = entry.format("High tension", high_tension, "kV") + entry.format("Mode", "STEM nP SA Zoom Image", "")
+    path.write_text(
+        "binary\n<ObjectInfo><AcquireDate>Tue Nov 22 15:21:10 2022</AcquireDate><ExperimentalDescription><Root>"
+        f"{description}</Root></ExperimentalDescription></ObjectInfo>\nbinary"
+    )
+
+
+def write_mrc(path: Path, data: np.ndarray, cell: tuple[float, float]) -> None:
+    """Write MRC2014; cell is the size of the image in Å along rows and columns."""
+    stack = data if data.ndim == 3 else data[None]
+    sections, rows, columns = stack.shape
+    size = (columns, rows, sections)
+    header = struct.pack("<10i", *size, MRC_MODES[data.dtype.name], 0, 0, 0, *size)
+    header += struct.pack("<6f3i", cell[1], cell[0], float(sections), 90, 90, 90, 1, 2, 3)
+    header = header.ljust(208, b"\0") + b"MAP \x44\x44\0\0"
+    path.write_bytes(header.ljust(1024, b"\0") + stack.tobytes())
+
+
+def write_velox(path: Path, images: dict[str, np.ndarray], scale: float, voltage: float) -> None:
+    """Write a Velox EMD file; images by name of the detector, scale in metres, voltage in V."""
+    with h5py.File(path, "w") as file:
+        file["Version"] = np.array([json.dumps({"format": "Velox", "version": "1.7"}).encode()])
+        operations = {}
+        for i, (detector, data) in enumerate(images.items()):
+            key = f"{i:032x}"
+            group = file.create_group(f"Data/Image/{key}")
+            group["Data"] = data[:, :, None]
+            metadata = {
+                "BinaryResult": {
+                    "PixelSize": {"height": str(scale), "width": str(scale)},
+                    "Offset": {"x": "0", "y": "0"},
+                    "PixelUnitX": "m",
+                    "PixelUnitY": "m",
+                    "DetectorIndex": str(i),
+                    "Detector": detector,
+                },
+                "Optics": {"AccelerationVoltage": str(voltage)},
+                "Detectors": {f"Detector-{j}": {"DetectorName": name} for j, name in enumerate(images)},
+                "Acquisition": {"AcquisitionStartDatetime": {"DateTime": "1669130470"}},
+                "Core": {"MetadataDefinitionVersion": "7.9"},
+                "Instrument": {"InstrumentClass": "Titan"},
+            }
+            encoded = np.frombuffer(json.dumps(metadata).encode().ljust(2000, b"\0"), dtype=np.uint8)
+            group["Metadata"] = encoded[:, None]
+            operations[key] = {"detector": detector, "dataPath": f"/Data/Image/{key}"}
+        for key, operation in operations.items():
+            file[f"Operations/StemInputOperation/{key}"] = np.array([json.dumps(operation).encode()])

@@ -1,0 +1,82 @@
+"""The build: versions, instruction sets, what the extensions link, and the C++ tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from contextem import _core, _kernels
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_extension_belongs_to_the_package():
+    assert _core.version == version("contextem")
+    facts = _kernels.describe()
+    assert set(facts) == {"version", "compiler", "simd", "cuda", "cuda_runtime", "cuda_devices"}
+    assert facts["simd"] in {"avx512", "avx2", "baseline"}
+    assert facts["compiler"]
+
+
+@pytest.mark.parametrize("name", ["_core", "_cuda"])
+def test_extensions_link_neither_torch_nor_the_cuda_runtime(name):
+    found = importlib.util.find_spec(f"contextem.{name}")
+    if found is None or found.origin is None:
+        pytest.skip(f"{name} was not built")
+    if shutil.which("ldd") is None:
+        pytest.skip("no ldd on this system")
+    linked = subprocess.run(["ldd", found.origin], capture_output=True, text=True, check=True).stdout
+    assert "libpthread" in linked or "libc.so" in linked
+    for library in ("torch", "cudart", "libcuda.so"):
+        assert library not in linked
+
+
+def test_importing_the_kernels_is_light():
+    script = (
+        "import sys, contextem.moments; print([m for m in ('torch', 'cupy', 'matplotlib', 'dask') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_cpp_library_builds_without_warnings_and_passes_its_tests(tmp_path):
+    if shutil.which("cmake") is None or shutil.which("ctest") is None:
+        pytest.skip("no cmake on PATH")
+    options = {"PYTHON": "OFF", "CUDA": "OFF", "TESTS": "ON", "WERROR": "ON"}
+    configure = ["cmake", "-S", str(ROOT), "-B", str(tmp_path), *(f"-DCONTEXTEM_{k}={v}" for k, v in options.items())]
+    for command in (
+        configure,
+        ["cmake", "--build", str(tmp_path), "--parallel", "2"],
+        ["ctest", "--test-dir", str(tmp_path), "--output-on-failure"],
+    ):
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+    assert "100% tests passed" in run.stdout
+
+
+def test_cuda_on_without_nvcc_is_an_error(tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("no cmake on PATH")
+    run = subprocess.run(
+        [
+            "cmake",
+            "-S",
+            str(ROOT),
+            "-B",
+            str(tmp_path),
+            "-DCONTEXTEM_PYTHON=OFF",
+            "-DCONTEXTEM_CUDA=ON",
+            "-DCMAKE_CUDA_COMPILER=NOTFOUND",
+        ],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "CUDACXX": "nowhere"},
+    )
+    assert run.returncode != 0
+    assert "CONTEXTEM_CUDA=ON but no CUDA compiler was found" in " ".join(run.stderr.split())

@@ -1,0 +1,232 @@
+"""The CUDA backend: what can be checked without a device, and the kernels where there is one."""
+
+from __future__ import annotations
+
+import sys
+import types
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import strategies
+from hypothesis import HealthCheck, given, settings
+
+import contextem as ctm
+from contextem import _arrays, _kernels
+
+BUILT = _kernels.describe()["cuda"] == "built"
+needs_extension = pytest.mark.skipif(not BUILT, reason="the CUDA extension was not built: no nvcc")
+
+
+# ---- without a device: a stand-in for cupy whose arrays describe host memory ---------------------------------------
+
+
+@dataclass(frozen=True)
+class Device(nullcontext):
+    id: int = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+class DeviceLookalike:
+    """Describes a NumPy array the way cupy describes device memory."""
+
+    def __init__(self, host, device=0):
+        self.host, self.device = host, Device(device)
+
+    shape = property(lambda self: self.host.shape)
+    dtype = property(lambda self: self.host.dtype)
+    ndim = property(lambda self: self.host.ndim)
+    __cuda_array_interface__ = property(lambda self: self.host.__array_interface__)
+
+    def __len__(self):
+        return len(self.host)
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    module = types.ModuleType("cupy")
+    module.ndarray = DeviceLookalike
+    module.empty = lambda shape, dtype: DeviceLookalike(np.empty(shape, dtype))
+    module.hypot = np.hypot
+    module.cuda = types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=1234))
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+class Recorder:
+    """Stands in for the extension: keeps what it was called with."""
+
+    def __init__(self):
+        self.calls = []
+
+    def MomentTable(self, *arguments):
+        self.calls.append(("MomentTable", arguments))
+        return "table"
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.calls.append((name, arguments))
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(_kernels, "_cuda_module", lambda: recorder)
+    return recorder
+
+
+def test_device_arrays_go_to_the_extension_on_the_callers_stream(cupy, extension):
+    host = np.random.default_rng(0).random((20, 30), dtype=np.float32)
+    image, positions = cupy.ndarray(host[:, ::2]), cupy.ndarray(np.zeros((4, 2)))
+    basis = ctm.ZernikeBasis(3, 9)
+    moments = ctm.column_moments(image, positions, basis, scale=0.5, interpolation="nearest")
+    assert isinstance(moments, DeviceLookalike) and moments.shape == (4, 10) and moments.dtype == np.float32
+    (made, arguments), (called, (source, centres, table, matrix, nearest, out, stream)) = extension.calls
+    assert (made, arguments[1:]) == ("MomentTable", (9, np.dtype(np.float32), 0))
+    assert (called, table, nearest, stream) == ("column_moments", "table", True, 1234)
+    assert source == _arrays.DeviceArray(host.ctypes.data, (20, 15), (30, 2), np.dtype(np.float32), 0)
+    assert centres.shape == (4, 2) and centres.strides == (2, 1)
+    assert out.pointer == moments.host.ctypes.data
+    np.testing.assert_array_equal(matrix, 0.5 * np.eye(2))
+
+    ctm.column_moments(image, positions, basis)
+    assert [name for name, _ in extension.calls].count("MomentTable") == 1  # kept with the basis
+
+
+def test_patches_and_extraction_go_to_the_extension(cupy, extension):
+    patches = cupy.ndarray(np.zeros((5, 9, 9)))
+    assert ctm.patch_moments(patches, ctm.ZernikeBasis(2, 9)).shape == (5, 6)
+    image, positions = cupy.ndarray(np.zeros((20, 20))), cupy.ndarray(np.zeros((7, 2)))
+    assert ctm.extract_patches(image, positions, 11).shape == (7, 11, 11)
+    assert [name for name, _ in extension.calls] == ["MomentTable", "patch_moments", "extract_patches"]
+
+
+def test_unfit_device_positions_get_one_sentence(cupy, extension):
+    image = cupy.ndarray(np.zeros((20, 20)))
+    for positions, error, sentence in [
+        (
+            np.zeros((4, 2)),
+            TypeError,
+            "positions: expected a cupy array on the image's device, got ndarray; convert with cupy.asarray",
+        ),
+        ([(1, 2)], TypeError, "positions: expected a cupy array on the image's device, got list"),
+        (cupy.ndarray(np.zeros((4, 3))), ValueError, r"positions: expected shape \(N, 2\), got \(4, 3\)"),
+        (cupy.ndarray(np.zeros((4, 2), np.float32)), TypeError, "positions: expected float64, got float32"),
+        (cupy.ndarray(np.zeros((8, 2))[::2]), ValueError, "positions: expected a C-contiguous array"),
+        (
+            cupy.ndarray(np.zeros((4, 2)), 1),
+            ValueError,
+            "positions: expected an array on CUDA device 0 like the image, got one on device 1",
+        ),
+    ]:
+        with pytest.raises(error, match=sentence):
+            ctm.extract_patches(image, positions, 9)
+    assert extension.calls == []
+
+
+def test_a_device_array_cannot_be_forced_to_the_host(cupy):
+    image, positions = cupy.ndarray(np.zeros((20, 20))), cupy.ndarray(np.zeros((4, 2)))
+    with pytest.raises(TypeError, match="image: backend 'cpp' expects a NumPy array, got DeviceLookalike"):
+        ctm.extract_patches(image, positions, 9, backend="cpp")
+
+
+def test_a_build_without_cuda_says_so(cupy, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(_kernels.importlib, "import_module", missing)
+    with pytest.raises(RuntimeError, match="this build of contextem has no CUDA extension; rebuild it where nvcc"):
+        ctm.patch_moments(cupy.ndarray(np.zeros((5, 9, 9))), ctm.ZernikeBasis(2, 9))
+    assert _kernels.describe()["cuda"] == "not built"
+
+
+@needs_extension
+def test_the_extension_imports_without_a_driver():
+    facts = _kernels.describe()
+    assert facts["cuda_devices"] >= 0
+    assert facts["cuda_runtime"] >= 11000
+
+
+@needs_extension
+def test_the_extension_checks_what_it_is_given(cupy):
+    from contextem import _cuda
+
+    matrix = np.eye(2)
+
+    def describe(host, device=0):
+        return _arrays.device_array(DeviceLookalike(host, device))
+
+    with pytest.raises(ValueError, match="image: expected 2 dimensions"):
+        _cuda.extract_patches(
+            describe(np.zeros(3)), describe(np.zeros((1, 2))), matrix, False, describe(np.zeros((1, 3, 3))), 0
+        )
+    with pytest.raises(ValueError, match="positions: expected CUDA device 0, got 1"):
+        _cuda.extract_patches(
+            describe(np.zeros((3, 3))), describe(np.zeros((1, 2)), 1), matrix, False, describe(np.zeros((1, 3, 3))), 0
+        )
+    with pytest.raises(TypeError, match="image: expected float32 or float64, got int64"):
+        _cuda.extract_patches(
+            describe(np.zeros((3, 3), int)), describe(np.zeros((1, 2))), matrix, False, describe(np.zeros((1, 3, 3))), 0
+        )
+
+
+@needs_extension
+def test_a_machine_without_a_device_gets_the_reason(cupy):
+    if _kernels.describe()["cuda_devices"] > 0:
+        pytest.skip("this machine has a CUDA device")
+    image, positions = cupy.ndarray(np.zeros((20, 20))), cupy.ndarray(np.zeros((4, 2)))
+    with pytest.raises(RuntimeError, match="CUDA error: "):
+        ctm.extract_patches(image, positions, 9)
+    with pytest.raises(RuntimeError, match="CUDA error: "):
+        ctm.column_moments(image, positions, ctm.ZernikeBasis(2, 9))
+
+
+# ---- with a device ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(strategies.cases())
+def test_cuda_equals_the_reference(cuda_arrays, case):
+    basis = ctm.ZernikeBasis(8, case.size)
+    arguments = {"scale": case.scale, "interpolation": case.interpolation}
+    image, positions = cuda_arrays(case.image.copy()), cuda_arrays(case.positions)
+    unit = np.finfo(case.image.dtype).eps * abs(case.image).max()
+    patches = ctm.extract_patches(image, positions, case.size, **arguments)
+    expected = ctm.extract_patches(case.image, case.positions, case.size, backend="reference", **arguments)
+    assert (abs(patches.cpu().numpy() - expected) <= 8 * unit).all()
+    bound = 16 * unit * abs(basis.weights).sum(axis=1)
+    expected = ctm.column_moments(case.image, case.positions, basis, backend="reference", **arguments)
+    assert (abs(ctm.column_moments(image, positions, basis, **arguments).cpu().numpy() - expected) <= bound).all()
+    assert (abs(ctm.patch_moments(patches, basis).cpu().numpy() - expected) <= bound).all()
+
+
+@pytest.mark.gpu
+def test_cuda_takes_strided_tensors_and_other_streams(cuda_arrays):
+    import torch
+
+    basis = ctm.ZernikeBasis(20, 40)
+    rng = np.random.default_rng(0)
+    host, centres = rng.normal(size=(300, 200)).astype(np.float32), rng.uniform(0, 150, (1000, 2))
+    image, positions = cuda_arrays(host).T[:, ::2], cuda_arrays(centres)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        moments = ctm.column_moments(image, positions, basis)
+    stream.synchronize()
+    expected = ctm.column_moments(host.T[:, ::2], centres, basis, backend="reference")
+    bound = 16 * np.finfo(np.float32).eps * abs(host).max() * abs(basis.weights).sum(axis=1)
+    assert (abs(moments.cpu().numpy() - expected) <= bound).all()
+
+
+@pytest.mark.gpu
+def test_cuda_shows_positions_that_are_not_finite(cuda_arrays):
+    moments = ctm.column_moments(
+        cuda_arrays(np.ones((20, 20))), cuda_arrays(np.array([[np.nan, 5.0], [9.0, 9.0]])), ctm.ZernikeBasis(2, 9)
+    )
+    assert moments[0].isnan().all() and not moments[1].isnan().any()
