@@ -73,9 +73,7 @@ def pixel_integral(n: int, m: int, size: int, row: int, column: int) -> float:
         }
     )
     bounds = [y0, *corners, y1]
-    return (
-        sum(integrate.quad(along_row, a, b, epsabs=1e-12)[0] for a, b in pairwise(bounds)) / np.pi
-    )
+    return sum(integrate.quad(along_row, a, b, epsabs=1e-12)[0] for a, b in pairwise(bounds)) / np.pi
 
 
 def interpolated_patches(image, positions, size: int, scale, interpolation: str):

@@ -337,7 +337,7 @@ def test_arguments_of_the_wrong_kind():
         find_columns(micrograph, "WSe2")
     with pytest.raises(ValueError, match="context: expected a positive lattice constant"):
         find_columns(micrograph, Host(-1.0))
-    with pytest.raises(ValueError, match="tolerance: expected a fraction above 0, at most 0.2"):
+    with pytest.raises(ValueError, match=r"tolerance: expected a fraction above 0, at most 0\.2"):
         find_columns(micrograph, Host(), tolerance=8.0)
 
 
@@ -345,18 +345,14 @@ def test_simulated_micrographs():
     """All five classes within 0.5 Å at 1000 e/px and above, one lattice constant inside of the border."""
     from contextem.simulate.dataset import simulate_micrograph
 
-    cases = [
-        ("MoS2", "Cr", 80e3, "HAADF", 0.12, 1000.0),
-        ("WS2", "V", 200e3, "MAADF", 0.38, 1500.0),
-        ("WSe2", "Ti", 80e3, "HAADF", 0.40, 3000.0),
-        ("WSe2", "Mn", 60e3, "MAADF", 0.25, 1000.0),
-        ("NbSe2", "Fe", 60e3, "HAADF", 0.18, 2000.0),
-        ("TaTe2", "Ni", 300e3, "MAADF", 0.30, 1000.0),
-        ("WTe2", "Co", 200e3, "HAADF", 0.22, 8000.0),
-        ("NbS2", "Cu", 80e3, "MAADF", 0.15, 1000.0),
-    ]
     met, sites, right, found = np.zeros(5), np.zeros(5), 0, 0
-    for seed, (host, dopant, energy, detector, sampling, dose) in enumerate(cases):
+    hosts = [metal + chalcogen for metal in ("Mo", "W", "Nb", "Ta") for chalcogen in ("S2", "Se2", "Te2")]
+    for seed, host in enumerate(2 * hosts):
+        dopant = ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu")[seed % 8]
+        energy = (60e3, 80e3, 200e3, 300e3)[seed % 4]
+        detector = "HAADF" if seed < 12 else "MAADF"
+        sampling = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)[seed % 7]
+        dose = (1000.0, 2000.0, 10000.0)[seed % 3]
         simulated = simulate_micrograph(host, dopant, energy, detector, 900 + seed, sampling=sampling, dose=dose)
         columns = find_columns(simulated.micrograph, simulated.context)
         hit, inner, good, inner_found = compare(
@@ -369,9 +365,9 @@ def test_simulated_micrographs():
         sites += np.bincount(simulated.labels[inner], minlength=5)
         met += np.bincount(simulated.labels[inner & hit], minlength=5)
         right, found = right + good[inner_found].sum(), found + inner_found.sum()
-    assert (sites >= 50).all()
+    assert (sites >= 200).all()
     assert met.sum() >= 0.995 * sites.sum() and right >= 0.995 * found
-    assert (met >= 0.985 * sites).all(), dict(zip(CLASSES, met / sites, strict=True))
+    assert (met >= 0.99 * sites).all(), dict(zip(CLASSES, met / sites, strict=True))
 
 
 @pytest.mark.experimental

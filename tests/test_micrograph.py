@@ -619,7 +619,7 @@ def test_ti_wse2(experimental_data, field, detector):
     assert micrograph.provenance == {"sampling": "file", "energy": "file"}
 
     estimated = read(path, sampling="estimate", lattice_constant=3.32)
-    assert estimated.sampling == pytest.approx(3.32 / period_of_labels(path), rel=0.01)
+    assert estimated.sampling == pytest.approx(3.32 / period_of_labels(path), rel=0.003)
 
 
 def period_of_labels(path: Path) -> float:

@@ -1,5 +1,5 @@
-// Arrays arrive as descriptions (contextem._arrays.DeviceArray): address, shape, strides, dtype, device. A launch returns
-// at once; the caller's stream orders them.
+// Arrays arrive as descriptions (contextem._arrays.DeviceArray): address, shape, strides, dtype, device. Launches
+// return at once; the stream of the caller orders them.
 #include <pybind11/stl.h>
 
 #include <memory>

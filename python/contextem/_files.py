@@ -40,7 +40,6 @@ _ANGSTROM = {
 _CREDIBLE_SAMPLING = (0.005, 0.9)
 _CREDIBLE_ENERGY = (10e3, 3e6)  # eV
 
-
 _ENERGY_NAMES = ("Acquisition_instrument.TEM.beam_energy", "Acquisition_instrument.SEM.beam_energy")
 _TITLE_NAME = "General.title"
 # Where files say the same that no reader maps to a common name.

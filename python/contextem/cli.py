@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextem.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
-PRESETS = ("tmd96", "tmd576")
+PRESETS = ("tmd96", "tmd576", "tmd1296", "near-z")
 
 
 class _InputError(click.ClickException):
@@ -44,7 +44,9 @@ class _Sentences(click.Group):
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            raise _InputError(f"{error.name} is not installed; install the extra that brings it, see the README") from error
+            raise _InputError(
+                f"{error.name} is not installed; install the extra that brings it, see the README"
+            ) from error
         except (ValueError, TypeError, OSError) as error:
             raise _InputError(" ".join(str(error).split()) or type(error).__name__) from error
 

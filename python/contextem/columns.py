@@ -165,7 +165,8 @@ def find_columns(
         f"{micrograph.sampling:.4g} Å/px; check the sampling and the host"
     )
     image = np.asarray(micrograph.data, dtype=np.float64)
-    frames = find_frames(image - ndimage.gaussian_filter(image, guess), guess, float(np.sqrt(longest / shortest)) - 1)
+    image = image - image.mean()  # truncated kernels do not cancel a large offset quite
+    frames = find_frames(image, guess, float(np.sqrt(longest / shortest)) - 1)
     if not frames or frames[0].quality < _LEAST_QUALITY:
         raise ValueError(unseen)
     a = lattice_constant(frames[0].basis)

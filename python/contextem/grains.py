@@ -178,25 +178,26 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Floats) -> list[Gra
     positions = peaks.positions[bright]
     _, near = cKDTree(positions).query(positions, k=8)
     left = np.ones(len(bright), dtype=bool)
+    hopeful = np.arange(len(bright))  # left, and among others that are
     grains: list[Grain] = []
     second = [(frame, _SHEARS) for frame in frames]  # finds what drift or overgrowth has kept from the first round
     for frame, shears in [(frame, _SHEARS[:1]) for frame in frames] + second:
-        distance = np.hypot(*(positions - frame.centre).T)
-        candidates = np.flatnonzero(left & (left[near].mean(axis=1) > 0.6) & (distance < 7 * a))
+        distance = np.hypot(*(positions[hopeful] - frame.centre).T)
+        candidates = hopeful[np.argsort(distance)[: min(80, np.count_nonzero(distance < 7 * a))]]
         if len(candidates) < 5:
             continue
-        candidates = candidates[np.argsort(distance[candidates])][:80]
         seeds = [best_seed(peaks, bright[candidates], frame.basis @ shear) for shear in shears]
         best = int(np.argmax([weight for _, weight in seeds]))
         seed, weight = seeds[best]
         if weight < 4:
             continue
-        grain = _judge(grow(peaks, seed, frame.basis @ _SHEARS[best], (response.shape[0], response.shape[1])), response)
+        grain = _judge(grow(peaks, seed, frame.basis @ shears[best], (response.shape[0], response.shape[1])), response)
         if len(grain) < 30:
             continue
         grains.append(grain)
         gap, _ = cKDTree(grain.positions).query(positions, distance_upper_bound=0.3 * a)
         left &= ~np.isfinite(gap)
+        hopeful = np.flatnonzero(left & (left[near].mean(axis=1) > 0.6))
     return _separate(grains, a)
 
 

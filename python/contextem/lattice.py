@@ -7,6 +7,7 @@ form a triangular lattice of spacing b = a / sqrt(3), called the site lattice: p
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,51 +43,49 @@ def lattice_constant(basis: Floats) -> float:
     return float(np.sqrt(2 * np.sqrt(3) * abs(np.linalg.det(basis))))
 
 
-def _power(tile: Floats, pad: int) -> Floats:
-    """Power spectrum of a windowed tile, zero-padded to `pad`, blurred by about one resolution element, centred."""
-    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in tile.shape))
-    spectrum = abs(fft.fft2((tile - tile.mean()) * window, s=(pad, pad))) ** 2
-    blurred = ndimage.gaussian_filter(spectrum, 0.8 * pad / max(tile.shape), mode="wrap")
-    return np.asarray(fft.fftshift(blurred), dtype=np.float64)
+class _Spectrum:
+    """Power spectrum of a windowed tile up to the frequency `limit`, cycles/px, blurred by a resolution element."""
 
+    def __init__(self, tile: Floats, limit: float) -> None:
+        self.pad = fft.next_fast_len(2 * max(tile.shape))  # bins per cycle/px
+        window = np.outer(*(np.hanning(n + 2)[1:-1] for n in tile.shape))
+        padded = fft.fft2(((tile - tile.mean()) * window).astype(np.float32), s=(self.pad, self.pad))
+        self.centre = min(int(np.ceil(limit * self.pad)) + 4, self.pad // 2)  # bin of frequency 0, either axis
+        kept = np.arange(-self.centre, self.centre)
+        power = abs(padded[np.ix_(kept, kept)]).astype(np.float64) ** 2
+        blurred = ndimage.gaussian_filter(power, 0.8 * self.pad / max(tile.shape), mode="nearest")
+        self.power = blurred.astype(np.float32)  # there is one per tile
 
-def _polar(power: Floats, radius: Floats, angle: Floats) -> Floats:
-    """Log power over the background of the weakest of three spots, mean of both orders: (len(radius), len(angle)).
+    def polar(self, radius: Floats, angle: Floats) -> Floats:
+        """Log power over the background of the weakest of three spots, mean of both orders: (len(radius), len(angle)).
 
-    The weakest, because a lattice has all three while scan lines and stripes have one.
-    """
-    pad = power.shape[0]
-    total = np.zeros((len(radius), len(angle)))
-    for order, offset in ((1.0, 0.0), (np.sqrt(3), np.pi / 6)):
-        every = angle[:, None] + np.arange(3) * np.pi / 3 + offset
-        spoke = order * radius[:, None, None] * pad
-        values = ndimage.map_coordinates(
-            power, [pad // 2 + spoke * np.cos(every), pad // 2 + spoke * np.sin(every)], order=1, mode="nearest"
-        )
-        background = np.median(values, axis=(1, 2), keepdims=True) + 1e-3 * values.max() + 1e-300
-        total += np.log1p(values / background).min(axis=2) / 2
-    return total
+        The weakest, because a lattice has all three while scan lines and stripes have one.
+        """
+        total = np.zeros((len(radius), len(angle)))
+        for order, offset in ((1.0, 0.0), (np.sqrt(3), np.pi / 6)):
+            every = angle[:, None] + np.arange(3) * np.pi / 3 + offset
+            spoke = order * radius[:, None, None] * self.pad
+            where = [self.centre + spoke * np.cos(every), self.centre + spoke * np.sin(every)]
+            values = ndimage.map_coordinates(self.power, where, order=1, mode="nearest")
+            background = np.median(values, axis=(1, 2), keepdims=True) + 1e-3 * values.max() + 1e-300
+            total += np.log1p(values / background).min(axis=2) / 2
+        return total
 
-
-def _basis(power: Floats, radius: float, angle: float) -> Floats:
-    """Site-lattice basis (2, 2) from the three first-order spots, each refined within 12 % of the ideal one."""
-    pad = power.shape[0]
-    ideal = np.array([[np.cos(angle + t), np.sin(angle + t)] for t in (0, 2 * np.pi / 3, 4 * np.pi / 3)]) * radius
-    reach = max(2, round(0.12 * radius * pad))
-    offset = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    spots = ideal.copy()
-    for k, g in enumerate(ideal):
-        start = np.round(g * pad).astype(int) + pad // 2
-        rows, columns = start[0] + offset[0], start[1] + offset[1]
-        near = np.hypot(rows - pad // 2 - g[0] * pad, columns - pad // 2 - g[1] * pad) <= reach
-        values = np.where(near, power[np.clip(rows, 0, pad - 1), np.clip(columns, 0, pad - 1)], 0)
-        top = np.unravel_index(np.argmax(values), values.shape)
-        weight = np.where((abs(offset[0] - offset[0][top]) <= 2) & (abs(offset[1] - offset[1][top]) <= 2), values, 0)
-        weight = np.clip(weight - 0.3 * weight.max(), 0, None)
-        spots[k] = [((axis - pad // 2) * weight).sum() / weight.sum() / pad for axis in (rows, columns)]
-    spots -= spots.mean(axis=0)  # the three add up to zero
-    a1, a2 = np.linalg.inv(spots[:2]).T
-    return np.array([a1 + a2, 2 * a2 - a1]) / 3
+    def basis(self, radius: float, angle: float) -> Floats:
+        """Site-lattice basis (2, 2) from the three first-order spots, each looked for within 12 % of the ideal one."""
+        turns = angle + np.array([0, 2, 4]) * np.pi / 3
+        spots = radius * self.pad * np.column_stack([np.cos(turns), np.sin(turns)])
+        rows, columns = np.indices(self.power.shape) - self.centre
+        for k, ideal in enumerate(spots):
+            near = np.hypot(rows - ideal[0], columns - ideal[1]) <= max(2.0, 0.12 * radius * self.pad)
+            top = np.argmax(np.where(near, self.power, 0))
+            r, c = np.unravel_index(top, self.power.shape)
+            peak = (slice(max(r - 2, 0), r + 3), slice(max(c - 2, 0), c + 3))
+            weight = np.clip(self.power[peak] - 0.3 * self.power[r, c], 0, None)
+            spots[k] = [(axis[peak] * weight).sum() / weight.sum() for axis in (rows, columns)]
+        spots -= spots.mean(axis=0)  # the three add up to zero
+        a1, a2 = np.linalg.inv(spots[:2] / self.pad).T
+        return np.array([a1 + a2, 2 * a2 - a1]) / 3
 
 
 def find_frames(image: Floats, expected: float, tolerance: float) -> list[Frame]:
@@ -95,7 +94,7 @@ def find_frames(image: Floats, expected: float, tolerance: float) -> list[Frame]
     Parameters
     ----------
     image
-        (H, W) image whose slow background is removed.
+        (H, W) image.
     expected
         Lattice constant expected, px.
     tolerance
@@ -106,34 +105,31 @@ def find_frames(image: Floats, expected: float, tolerance: float) -> list[Frame]
     list of Frame
         May be empty: what turns out to lie outside of the tolerance is left out.
     """
-    shape = np.array(image.shape)
-    side = np.minimum(shape, round(14 * expected))
-    pad = fft.next_fast_len(int(2 * side.max()))
+    side = np.minimum(image.shape, round(14 * expected))
     starts = [
         np.unique(np.linspace(0, n - s, int(np.ceil(2 * n / s)) - 1).astype(int))
-        for n, s in zip(shape, side, strict=True)
+        for n, s in zip(image.shape, side, strict=True)
     ]
-    angle = np.deg2rad(np.arange(0, 60, 1.0))
     ideal = 2 / (np.sqrt(3) * expected)
     reach = np.log1p(tolerance) + _MARGIN
     radius = ideal * np.exp(np.linspace(-reach, reach, int(reach * 200) | 1))
-    tiles = []
-    for r in starts[0]:
-        for c in starts[1]:
-            power = _power(image[r : r + side[0], c : c + side[1]], pad)
-            tiles.append((np.array([r + (side[0] - 1) / 2, c + (side[1] - 1) / 2]), power))
-    maps = [_polar(power, radius, angle) for _, power in tiles]
-    best_angle = [m.max(axis=1) for m in maps]
-    strongest = np.argsort([m.max() for m in maps])[::-1][: max(1, len(maps) // 2)]
-    scale = int(np.argmax(np.sum([best_angle[k] for k in strongest], axis=0)))
+    angle = np.deg2rad(np.arange(0, 60, 1.0))
+    spectra, centres = [], []
+    for corner in itertools.product(*starts):
+        tile = image[corner[0] : corner[0] + side[0], corner[1] : corner[1] + side[1]]
+        spectra.append(_Spectrum(tile, float(np.sqrt(3) * radius[-1])))
+        centres.append(np.array(corner) + (side - 1) / 2)
+    maps = [spectrum.polar(radius, angle) for spectrum in spectra]
+    strongest = sorted(maps, key=np.max)[len(maps) // 2 :]
+    scale = int(np.argmax(np.sum([polar.max(axis=1) for polar in strongest], axis=0)))
     if scale in (0, len(radius) - 1):  # the flank of something beyond
         return []
-    near = abs(radius / radius[scale] - 1) < 0.04
+    other_scale = abs(radius / radius[scale] - 1) >= 0.04
     frames = []
-    for (centre, power), polar in zip(tiles, maps, strict=True):
-        polar = np.where(near[:, None], polar, -np.inf)
+    for spectrum, centre, polar in zip(spectra, centres, maps, strict=True):
+        polar[other_scale] = -np.inf
         k, m = np.unravel_index(int(np.argmax(polar)), polar.shape)
-        basis = _basis(power, float(radius[k]), float(angle[m]))
+        basis = spectrum.basis(float(radius[k]), float(angle[m]))
         if abs(np.log(lattice_constant(basis) / expected)) <= reach:
             frames.append(Frame(centre, basis, float(polar[k, m])))
     return sorted(frames, key=lambda frame: -frame.quality)
@@ -148,7 +144,7 @@ def average_cells(response: Floats, basis: Floats, rows: float = 0.7, columns: f
     Parameters
     ----------
     response
-        (H, W) image.
+        (H, W) image, band-limited: the translations are exact in Fourier space.
     basis
         (2, 2) site lattice, rows b1 and b2, px.
     rows, columns
@@ -161,11 +157,19 @@ def average_cells(response: Floats, basis: Floats, rows: float = 0.7, columns: f
     cell = np.array([basis[0] + basis[1], 2 * basis[1] - basis[0]])
     step = np.arange(-6, 7)
     shifts = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2) @ cell
-    width = np.array([rows, columns]) * np.hypot(*cell[0])
-    weights = np.exp(-0.5 * ((shifts / width) ** 2).sum(axis=1))
-    total, mass = np.zeros_like(response), np.zeros_like(response)
-    ones = np.ones_like(response)
-    for shift, weight in zip(shifts[weights > 0.05], weights[weights > 0.05], strict=True):
-        total += weight * ndimage.shift(response, shift, order=1, mode="constant")
-        mass += weight * ndimage.shift(ones, shift, order=1, mode="constant")
-    return total / mass
+    weights = np.exp(-0.5 * ((shifts / lattice_constant(basis) / (rows, columns)) ** 2).sum(axis=1))
+    shifts, weights = shifts[weights > 0.05], weights[weights > 0.05]
+    shape = [
+        fft.next_fast_len(n + int(np.ceil(most)), real=True)
+        for n, most in zip(response.shape, abs(shifts).max(axis=0), strict=True)
+    ]
+    frequencies = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])
+    transfer = np.zeros((shape[0], shape[1] // 2 + 1))
+    mass = np.zeros(response.shape)
+    for shift, weight in zip(shifts, weights, strict=True):
+        phases = [np.exp(2j * np.pi * f * s) for f, s in zip(frequencies, shift, strict=True)]
+        transfer += weight * (phases[0].real * phases[1].real - phases[0].imag * phases[1].imag)  # pairs +-: real
+        there = [np.arange(n) - s for n, s in zip(response.shape, shift, strict=True)]
+        mass += weight * np.outer(*((t >= 0) & (t <= n - 1) for t, n in zip(there, response.shape, strict=True)))
+    total = fft.irfft2(fft.rfft2(response, s=shape) * transfer, s=shape)[: response.shape[0], : response.shape[1]]
+    return np.asarray(total / mass)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -199,7 +200,7 @@ class AttentionClassifier(nn.Module):
         contrast = (contrast - self.mean) / self.scale
         tokens = [self.class_token.expand(len(contrast), -1)]
         tokens += [embed(contrast[:, group]) for embed, group in zip(self.contrast_embedding, self.groups, strict=True)]
-        blocks = torch.split(context, self.context_sizes, dim=1) if self.context_sizes else ()
+        blocks = torch.split(context, list(self.context_sizes), dim=1) if self.context_sizes else ()
         tokens += [embed(block) for embed, block in zip(self.context_embedding, blocks, strict=True)]
         mixed = torch.stack(tokens, dim=1)  # (B, T, D)
         for layer in self.layers:
@@ -221,10 +222,45 @@ class Model:
         return self.network.config
 
     def context_features(self, context: Context) -> NDArray[np.float32]:
-        """(Fc,) the context as this model reads it; empty for a model without context."""
-        if self.config.context == "none":
-            return np.zeros(0, np.float32)
-        return context.vector(self.config.context)
+        """Return the context as this model reads it.
+
+        Parameters
+        ----------
+        context : Context
+            With energy and detector.
+
+        Returns
+        -------
+        (Fc,) float32
+            Empty for a model without context.
+
+        Raises
+        ------
+        ValueError
+            If the model has not been trained with this energy and detector.
+
+        Warns
+        -----
+        UserWarning
+            If it has not been trained on the host or a dopant.
+        """
+        vector = context.vector("roles" if self.config.context == "none" else self.config.context)
+        known = self.info.get("training")
+        if known:
+            energy = min(ENERGIES, key=lambda each: abs(each - (context.energy or 0.0)))
+            condition = f"{energy / 1e3:g} keV {context.detector.name if context.detector else None}"
+            if condition not in known["conditions"]:
+                raise ValueError(
+                    f"context: expected an energy and detector the model was trained with ({', '.join(known['conditions'])}), "
+                    f"got {condition}; train one with `contextem train`"
+                )
+            strange = {context.host} - set(known["hosts"]) | set(context.dopants) - set(known["dopants"])
+            if strange:
+                warnings.warn(
+                    f"the model was not trained on {' and '.join(sorted(strange))}; its probabilities are extrapolated",
+                    stacklevel=3,
+                )
+        return np.zeros(0, np.float32) if self.config.context == "none" else vector
 
     def predict(
         self,

@@ -43,6 +43,9 @@ _WIDTH = 3.0
 # How far the lattice in the image may be from a regular one, of the length of a reciprocal vector.
 _DISTORTION = 0.08
 
+# How far a reflection may be from where two others put it, of its length.
+_CLOSURE = 0.02
+
 # Orders of diffraction that may outshine {10}: their length over that of {10}, and their angle to it.
 _HIGHER_ORDERS = ((math.sqrt(3.0), 30.0), (2.0, 0.0))
 
@@ -72,7 +75,7 @@ def hexagonal_period(image: NDArray[Any]) -> float:
     >>> k = 2 / (np.sqrt(3) * 12.5)
     >>> angles = np.deg2rad([10, 70, 130])
     >>> image = sum(np.cos(2 * np.pi * k * (np.cos(t) * rows + np.sin(t) * columns)) for t in angles)
-    >>> round(hexagonal_period(image), 2)
+    >>> round(hexagonal_period(image), 1)
     12.5
     """
     if min(image.shape) >= 16:
@@ -142,7 +145,7 @@ class _Spectrum:
         best, best_significance = None, 0.0
         for first in self._peaks():
             second = self._strongest_near(_rotated(first.vector, 60.0), _DISTORTION)
-            third = self._strongest_near(second.vector - first.vector, 0.02)
+            third = self._strongest_near(second.vector - first.vector, _CLOSURE)
             significance = sum(reflection.significance for reflection in (first, second, third))
             if significance > best_significance and _stands_out([first, second, third]):
                 best, best_significance = np.array([first.vector, second.vector]), significance
@@ -154,7 +157,7 @@ class _Spectrum:
         higher = [self._strongest_near(vector, 0.0) for vector in _triple(basis)]
         for factor, angle in _HIGHER_ORDERS:
             vectors = _triple(_turned(basis, angle) / factor)
-            lower = [self._strongest_near(vector, 0.0) for vector in vectors]
+            lower = [self._strongest_near(vector, _CLOSURE) for vector in vectors]
             if (
                 _stands_out(lower)
                 and _power(lower) > _LOWER_POWER * _power(higher)
@@ -168,7 +171,9 @@ class _Spectrum:
         orders = np.array([(1, 0), (0, 1), (-1, 1), (1, 1), (-1, 2), (-2, 1)], dtype=np.float64)
         found = [self._strongest_near(order @ basis, 0.0) for order in orders]
         least = _USABLE_POWER * _power(found[:3])
-        used = [i for i, r in enumerate(found) if i < 3 or (r.significance > _REFLECTION and r.power > least)]
+        used = [i for i, r in enumerate(found) if r.significance > _REFLECTION and r.power > least]
+        if len(used) < 2:
+            return basis
         centroids = np.array([self._centroid(found[i]) for i in used])
         solution: Basis = np.linalg.lstsq(orders[used], centroids, rcond=None)[0]
         return solution
@@ -214,10 +219,12 @@ class _Spectrum:
     def _centroid(self, reflection: _Reflection) -> Vector:
         """Mean frequency of the power above noise about a reflection: drift widens reflections."""
         window = self._window(reflection.vector, _WIDTH * self.resolution)
-        noise = reflection.power / max(reflection.excess, 1.0)
+        noise = reflection.power / reflection.excess
         weights = np.maximum(self.power[window] - noise, 0.0)
         rows, columns = self.frequencies[0][window[0]], self.frequencies[1][window[1]]
-        return np.array([np.average(rows, weights=weights.sum(axis=1)), np.average(columns, weights=weights.sum(axis=0))])
+        return np.array(
+            [np.average(rows, weights=weights.sum(axis=1)), np.average(columns, weights=weights.sum(axis=0))]
+        )
 
     def _window(self, vector: Vector, reach: float) -> tuple[slice, slice]:
         """Slices of the bins within a reach of a vector along both axes."""

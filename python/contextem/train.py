@@ -6,10 +6,8 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from contextem._output import whole_file
+from contextem._processes import process_pool
 from contextem.columns import CLASSES, Columns
 from contextem.model import AttentionClassifier, Model, ModelConfig
 from contextem.pipeline import measure
@@ -162,7 +161,7 @@ def measure_sources(
     if workers == 1:
         rows = [task(source) for source in tqdm(sources, desc=label, unit="image", disable=None)]
     else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        with process_pool(workers) as pool:
             results: Iterable[Any] = pool.map(task, sources, chunksize=8)
             rows = list(tqdm(results, total=len(sources), desc=label, unit="image", disable=None))
     contrast, labels, context, composition, case, condition, dose = zip(*rows, strict=True)
@@ -176,10 +175,6 @@ def measure_sources(
         condition=np.asarray(condition),
         dose=np.asarray(dose),
     )
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -342,9 +337,7 @@ def train_models(
     """
     config = config or ModelConfig()
     training_sources, test_sources = training_and_test_sources(data, preset, images, seed)
-    training = measure_sources(
-        training_sources, config, per_class=PER_CLASS, workers=workers, label="training images"
-    )
+    training = measure_sources(training_sources, config, per_class=PER_CLASS, workers=workers, label="training images")
     test = measure_sources(test_sources, config, per_class=PER_CLASS, workers=workers, label="test images")
     facts = {
         "preset": preset if data is None else json.loads((data / "manifest.json").read_text())["preset"],

@@ -38,7 +38,7 @@ class Ranges:
     strain : Range
         Standard deviation of each component of the strain.
     jitter, drift : Range
-        Standard deviation of the row jitter; of the smooth drift within the image, Å.
+        Standard deviation, along each direction, of the row jitter and of the smooth drift within the image, Å.
     disorder : Range
         Standard deviation of the static displacement of a column along one direction, Å.
     relaxation : Range
@@ -47,10 +47,12 @@ class Ranges:
         Of the metal sites.
     vacancy_fraction : Range
         Of the chalcogen columns; half of the vacancies are double ones.
+    background : Range
+        Even level of support and contamination, in units of the peak of a metal column.
     haze : Range
-        Mean level of contamination, in units of the peak of a metal column, log-uniform.
+        Mean level of clouds of contamination, in units of the peak of a metal column, log-uniform.
     carbon : Range
-        Standard deviation of the fine structure of the contamination, relative to its level.
+        Standard deviation of the fine structure of the clouds, relative to their level.
     readout : Range
         Standard deviation of the Gaussian readout noise, electrons.
     """
@@ -60,13 +62,14 @@ class Ranges:
     source_size: Range = (0.25, 0.60)
     defocus: Range = (0.0, 40.0)
     strain: Range = (0.0, 0.01)
-    jitter: Range = (0.0, 0.05)
+    jitter: Range = (0.0, 0.2)
     drift: Range = (0.0, 0.6)
     disorder: Range = (0.02, 0.06)
     relaxation: Range = (0.02, 0.05)
     dopant_fraction: Range = (0.06, 0.16)
     vacancy_fraction: Range = (0.18, 0.18)
-    haze: Range = (0.005, 0.6)
+    background: Range = (0.0, 0.5)
+    haze: Range = (0.005, 0.4)
     carbon: Range = (0.05, 0.25)
     readout: Range = (0.0, 1.0)
 

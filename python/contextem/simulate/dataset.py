@@ -10,8 +10,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,12 +21,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contextem._output import whole_file
+from contextem._processes import process_pool
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
 from contextem.simulate.conditions import TRAINING, Ranges, draw_angles, draw_conditions
 from contextem.simulate.render import MARGIN, Group, smooth_noise, superpose
-from contextem.simulate.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, library
+from contextem.simulate.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, Response, library
 from contextem.simulate.structures import (
     DOPANT,
     METAL,
@@ -55,10 +55,14 @@ NEAR_Z = tuple(
 CONDITIONS = tuple(itertools.product((60e3, 80e3, 200e3), ("HAADF", "MAADF")))
 """The 6 imaging conditions: beam energy, eV, and detector."""
 
-Preset = tuple[tuple[tuple[str, str], ...], tuple[tuple[float, str], ...]]
+UNDOPED = tuple((f"{m}{x}2", None) for m, x in itertools.product(METALS, CHALCOGENS))
+"""The 12 hosts without dopant."""
+
+Preset = tuple[tuple[tuple[str, str | None], ...], tuple[tuple[float, str], ...]]
 PRESETS: Mapping[str, Preset] = {
     "tmd96": (CASES, ((80e3, "HAADF"),)),
     "tmd576": (CASES, CONDITIONS),
+    "tmd1296": (CASES + UNDOPED, tuple(itertools.product(sorted(SEMIANGLES), ("HAADF", "MAADF")))),
     "near-z": (NEAR_Z, CONDITIONS),
 }
 """Data sets by name: cases and conditions, every one with every other."""
@@ -290,8 +294,9 @@ def column_groups(
     metal_blur, chalcogen_blur = (float(np.hypot(source_size, rms)) for rms in (THERMAL_METAL, THERMAL_CHALCOGEN))
     # the midpoint of two independent atoms vibrates less than one; their separation is in the response already
     pair_blur = float(np.hypot(source_size, THERMAL_CHALCOGEN / np.sqrt(2.0)))
-    atom = partial(responses.response, energy=energy, detector=detector)
-    pair = partial(responses.pair, known.chalcogen, known.thickness, energy, detector)
+    atom: Callable[..., Response] = partial(responses.response, energy=energy, detector=detector)
+    pair: Callable[..., Response] = partial(responses.pair, known.chalcogen, known.thickness, energy, detector)
+    kinds: list[tuple[NDArray[np.bool_], float, Callable[[], Response]]]
     kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal, defocus=defocus))]
     if dopant:
         kinds.append((layer.labels == DOPANT, metal_blur, lambda: atom(dopant, defocus=defocus)))
@@ -312,10 +317,11 @@ def _scan_offsets(
 
 
 def _contamination(rng: np.random.Generator, shape: tuple[int, ...], drawn: Mapping[str, float]) -> NDArray[np.float64]:
-    """Scattering of the carbon on the specimen: clouds with a fine structure, never negative, mean about `haze`."""
+    """Scattering of carbon, in units of the metal peak: an even level, and clouds about `haze` high."""
     clouds = smooth_noise(shape, float(rng.uniform(4.0, 15.0)) / drawn["sampling"], rng)
     fine = smooth_noise(shape, 0.6 / drawn["sampling"], rng)
-    return np.maximum(drawn["haze"] * (1.0 + 0.6 * clouds) * (1.0 + drawn["carbon"] * fine), 0.0)
+    cover = np.maximum(drawn["haze"] * (1.0 + 0.6 * clouds) * (1.0 + drawn["carbon"] * fine), 0.0)
+    return np.asarray(drawn["background"] + cover)
 
 
 def _in_pixels(sites: NDArray[np.float64], slow: NDArray[np.float64], sampling: float) -> NDArray[np.float64]:
@@ -339,7 +345,7 @@ class Recipe:
     """
 
     host: str
-    dopant: str
+    dopant: str | None
     energy: float
     detector: str
     seed: int
@@ -347,7 +353,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """Name of the file that holds it."""
-        return f"{self.host}-{self.dopant}-{self.energy / 1e3:g}keV-{self.detector}-{self.seed}"
+        return f"{self.host}-{self.dopant or 'undoped'}-{self.energy / 1e3:g}keV-{self.detector}-{self.seed}"
 
     def simulate(self, **options: Any) -> SimulatedMicrograph:
         """Simulate it.
@@ -447,7 +453,7 @@ def generate(
     missing = [(recipe, file) for recipe, file in zip(wanted, files, strict=True) if not file.exists()]
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(manifest | {"files": [file.name for file in files]}, indent=1))
-    with ProcessPoolExecutor(processes) as pool:
+    with process_pool(processes) as pool:
         done: Iterator[None] = pool.map(partial(_write, options=options), missing, chunksize=4)
         for _ in tqdm(done, total=len(missing), desc="simulate", unit="image", disable=None if progress else True):
             pass
@@ -479,8 +485,12 @@ def stored(folder: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(folder) / "manifest.json"
     if not path.is_file():
-        raise ValueError(f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one")
+        raise ValueError(
+            f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
+        )
     paths = [Path(folder) / name for name in json.loads(path.read_text())["files"]]
     if missing := sum(not file.is_file() for file in paths):
-        raise ValueError(f"folder: {folder} lacks {missing} of {len(paths)} micrographs; run `contextem simulate` again")
+        raise ValueError(
+            f"folder: {folder} lacks {missing} of {len(paths)} micrographs; run `contextem simulate` again"
+        )
     return paths

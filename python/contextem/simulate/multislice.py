@@ -2,8 +2,8 @@
 
 abTEM makes, transmits and propagates the probes.  The transmission functions are this package's own
 (`contextem.simulate.scattering`), because abTEM puts atoms on its grid bilinearly and forms exp(i sigma V) without
-oversampling, which changes a heavy column by up to 15 % with its position between the grid points; so is the sum over the
-detector, because abTEM counts whole pixels, 3 mrad wide in a cell of 14 Å.
+oversampling, which changes a heavy column by up to 15 % with its position between the grid points; so is the sum over
+the detector, because abTEM counts whole pixels, 3 mrad wide in a cell of 14 Å.
 """
 
 from __future__ import annotations
@@ -89,16 +89,16 @@ def scan_probes(
     points = np.asarray(positions, dtype=np.float64)
     angles = [collection_angles(detector) for detector in detectors]
     wavelength = float(energy2wavelength(beam))
-    lengths = [float(length) for length in atoms.cell.lengths()[:2]]
-    # abTEM keeps two thirds of the highest frequency; the outermost detector angle has to be among them
-    highest = max(outer for _, outer in angles) + 10.0
+    lengths = (float(atoms.cell.lengths()[0]), float(atoms.cell.lengths()[1]))
+    # abTEM keeps two thirds of the highest frequency; they have to take any wave of the probe to the outermost angle
+    highest = max(outer for _, outer in angles) + convergence + 10.0
     finest = wavelength / (3e-3 * highest)
-    gpts = [fast_even_size(length / finest) for length in lengths]
+    gpts = (fast_even_size(lengths[0] / finest), fast_even_size(lengths[1] / finest))
     slice_thickness = float(atoms.cell.lengths()[2]) / PLANES
     plane = np.minimum((atoms.positions[:, 2] / slice_thickness).astype(int), PLANES - 1)
     metal = plane == PLANES // 2
     rng = np.random.default_rng(seed)
-    propagator = FresnelPropagator()
+    propagator = FresnelPropagator()  # type: ignore[no-untyped-call]
     kx, ky = (fft.fftfreq(n, length / n) for n, length in zip(gpts, lengths, strict=True))
     pixel = wavelength * 1e3 / float(np.sqrt(np.prod(lengths)))
     scattering = wavelength * 1e3 * np.hypot(kx[:, None], ky)
@@ -111,8 +111,8 @@ def scan_probes(
             symbols = np.array(atoms.get_chemical_symbols())[plane == i].tolist()
             xy = (atoms.positions[:, :2] + shift)[plane == i]
             transmissions.append(transmission_function(symbols, xy, lengths, gpts, beam))
-        slices = AntialiasAperture().bandlimit(
-            TransmissionFunction(np.array(transmissions, np.complex64), slice_thickness, tuple(lengths), energy=beam)
+        slices = AntialiasAperture().bandlimit(  # type: ignore[no-untyped-call]
+            TransmissionFunction(np.array(transmissions, np.complex64), slice_thickness, lengths, energy=beam)
         )
         # abTEM transmits at the entrance of a slice: the metal plane is one slice below the entrance of the cell
         probe = abtem.Probe(

@@ -268,7 +268,7 @@ def ring_weights(edges: NDArray[np.float64], inner: float, outer: float) -> NDAr
 
     Examples
     --------
-    >>> ring_weights(np.array([40.0, 60.0, 80.0]), 48.0, 80.0).tolist()
+    >>> ring_weights(np.array([40.0, 60.0, 80.0]), 48.0, 80.0).round(3).tolist()
     [0.5, 1.0]
     """
     if not edges[0] <= inner < outer <= edges[-1]:
@@ -458,4 +458,4 @@ def fit_transfer(
     kx, ky = (k.ravel() for k in np.meshgrid(index, index, indexing="ij"))
     waves = np.cos(2.0 * np.pi * (np.outer(positions[:, 0], kx) + np.outer(positions[:, 1], ky)))
     design = waves @ expansion(np.hypot(kx, ky) / cutoff, COEFFICIENTS) / length**2
-    return np.einsum("cp,fpb->fbc", np.linalg.pinv(design), intensities)
+    return np.asarray(np.einsum("cp,fpb->fbc", np.linalg.pinv(design), intensities))

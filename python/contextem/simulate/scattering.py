@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,11 +97,12 @@ def transmission_function(
     fine = [OVERSAMPLING * n for n in gpts]
     kx, ky = (fft.fftfreq(n, length / n) for n, length in zip(fine, lengths, strict=True))
     k_squared = kx[:, None] ** 2 + ky**2
+    tables: Any = LobatoParametrization()
     potential = np.zeros(fine, dtype=np.complex128)
     for symbol in sorted(set(symbols)):
         x, y = atoms[[s == symbol for s in symbols]].T
         phases = np.exp(-2j * np.pi * np.outer(kx, x)) @ np.exp(-2j * np.pi * np.outer(y, ky))
-        potential += LobatoParametrization().projected_scattering_factor(symbol)(k_squared) * phases
+        potential += tables.projected_scattering_factor(symbol)(k_squared) * phases
     pixel_area = np.prod(lengths) / np.prod(fine)
     phase = energy2sigma(energy) * fft.ifft2(potential, overwrite_x=True).real / pixel_area
     spectrum = fft.fft2(np.exp(1j * phase), overwrite_x=True)
@@ -110,7 +112,7 @@ def transmission_function(
     for rows in (slice(0, half[0]), slice(1 - half[0], None)):
         for columns in (slice(0, half[1]), slice(1 - half[1], None)):
             cropped[rows, columns] = spectrum[rows, columns]
-    return np.asarray(fft.ifft2(cropped, overwrite_x=True)) / OVERSAMPLING**2
+    return np.asarray(fft.ifft2(cropped, overwrite_x=True) / OVERSAMPLING**2)
 
 
 class ColumnScan:
