@@ -165,7 +165,7 @@ def find_columns(
         f"{micrograph.sampling:.4g} Å/px; check the sampling and the host"
     )
     image = np.asarray(micrograph.data, dtype=np.float64)
-    image = image - image.mean()  # truncated kernels do not cancel a large offset quite
+    image = (image - image.mean()) / image.std()  # truncated kernels do not cancel a large offset quite
     frames = find_frames(image, guess, float(np.sqrt(longest / shortest)) - 1)
     if not frames or frames[0].quality < _LEAST_QUALITY:
         raise ValueError(unseen)

@@ -117,6 +117,8 @@ def find_frames(image: Floats, expected: float, tolerance: float) -> list[Frame]
     spectra, centres = [], []
     for corner in itertools.product(*starts):
         tile = image[corner[0] : corner[0] + side[0], corner[1] : corner[1] + side[1]]
+        if np.ptp(tile) == 0:  # masked or saturated
+            continue
         spectra.append(_Spectrum(tile, float(np.sqrt(3) * radius[-1])))
         centres.append(np.array(corner) + (side - 1) / 2)
     maps = [spectrum.polar(radius, angle) for spectrum in spectra]

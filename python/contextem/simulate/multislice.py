@@ -116,7 +116,12 @@ def scan_probes(
         )
         # abTEM transmits at the entrance of a slice: the metal plane is one slice below the entrance of the cell
         probe = abtem.Probe(
-            energy=beam, semiangle_cutoff=convergence, defocus=defocus + slice_thickness, extent=lengths, gpts=gpts
+            energy=beam,
+            semiangle_cutoff=convergence,
+            soft=False,
+            defocus=defocus + slice_thickness,
+            extent=lengths,
+            gpts=gpts,
         )
         for start in range(0, len(points), 32):
             batch = slice(start, start + 32)

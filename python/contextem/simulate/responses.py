@@ -126,7 +126,8 @@ class Response:
 def expansion(kappa: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Return the functions of the expansion of R at k/cutoff = kappa (...,), as (..., count); 0 beyond 1."""
     inside = np.clip(kappa, 0.0, 1.0)
-    return np.asarray(chebvander(2.0 * inside - 1.0, count - 1) * (1.0 - inside)[..., None])
+    polynomials = chebvander(2.0 * inside - 1.0, count - 1).reshape(*inside.shape, count)
+    return np.asarray(polynomials * (1.0 - inside)[..., None])
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,8 +82,8 @@ def honeycomb(
 
     Examples
     --------
-    >>> sites, sublattice = honeycomb(3.32, (0, 0), (20, 20))
-    >>> round(len(sites) / 400 * 3.32**2 * 3**0.5 / 4, 1)
+    >>> sites, sublattice = honeycomb(3.32, (0, 0), (90, 90))
+    >>> round(len(sites) / 90**2 * 3.32**2 * 3**0.5 / 4, 1)
     1.0
     """
     vectors = lattice_constant * np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)]]) @ np.transpose(transform)

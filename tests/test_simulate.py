@@ -1,0 +1,550 @@
+"""Simulated truth: responses of columns, their sum, the data sets, and the agreement with full multislice."""
+
+import itertools
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.polynomial.chebyshev import chebval
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from scipy.special import jv
+
+from contextem.columns import CLASSES
+from contextem.context import HOSTS
+from contextem.micrograph import Detector
+from contextem.simulate import dataset, responses, scattering
+from contextem.simulate.conditions import TRAINING, Ranges
+from contextem.simulate.dataset import CASES, NEAR_Z, SimulatedMicrograph, simulate_micrograph
+from contextem.simulate.multislice import resample, scan_probes, simulate_multislice
+from contextem.simulate.render import Group, smooth_noise, superpose
+from contextem.simulate.responses import library
+from contextem.simulate.structures import X2, Monolayer, doped_monolayer, honeycomb, relax, supercell
+
+CLEAN = {
+    "jitter": 0.0, "drift": 0.0, "disorder": 0.0, "relaxation": 0.0, "strain": 0.0, "background": 0.0, "haze": 0.0,
+    "readout": 0.0, "defocus": 0.0, "vacancy_fraction": 0.0, "dopant_fraction": 0.0,
+}  # fmt: skip
+
+
+def slow_radial(response, r, blur):
+    """Hankel integral by the trapezoidal rule, from the definition in the head of responses.py."""
+    k = np.linspace(0.0, response.cutoff, 4001)
+    kappa = k / response.cutoff
+    transfer = chebval(2 * kappa - 1, response.coefficients) * (1 - kappa) * np.exp(-2 * np.pi**2 * blur**2 * k**2)
+    return np.array([np.trapezoid(2 * np.pi * k * transfer * jv(0, 2 * np.pi * k * x), k) for x in r])
+
+
+def perfect_crystal(formula):
+    """A large perfect monolayer around a metal column at the origin, and its bond vectors to chalcogen and hollow."""
+    a = HOSTS[formula].lattice_constant
+    sites, sublattice = honeycomb(a, (-25, -25), (25, 25))
+    labels = np.where(sublattice == 0, 0, X2).astype(np.int8)
+    layer = Monolayer(sites, np.zeros_like(sites), labels, np.zeros(len(sites), bool))
+    bond = np.array([a / 2, a / (2 * np.sqrt(3))])
+    return layer, bond, bond * [-1, -1]
+
+
+# ------------------------------------------------------------------------------------------------ the shipped library
+
+
+def test_library_is_complete_and_small():
+    shipped = library()
+    assert shipped.coefficients.shape == (22, 6, 6, 17, 16)
+    assert np.isfinite(shipped.coefficients).all()
+    assert set(shipped.energies) == {60e3, 80e3, 100e3, 120e3, 200e3, 300e3}
+    wanted = {x for host, dopant in CASES + NEAR_Z for x in (HOSTS[host].metal, HOSTS[host].chalcogen, dopant)}
+    assert wanted <= set(shipped.species)
+    assert (shipped.edges[:, 0] > [responses.SEMIANGLES[e] for e in shipped.energies]).all()
+    assert {"command", "abTEM", "sha256"} <= set(shipped.about)
+
+
+def test_library_with_changed_numbers_is_refused(tmp_path):
+    source = responses.files("contextem").joinpath("data/responses.npz")
+    with source.open("rb") as file, np.load(file) as data:
+        arrays = dict(data)
+    arrays["coefficients"] = arrays["coefficients"] * np.float32(1.01)
+    np.savez(tmp_path / "responses.npz", **arrays)
+    with pytest.raises(ValueError, match="checksum does not fit"):
+        responses.load(tmp_path / "responses.npz")
+
+
+@pytest.mark.parametrize(("energy", "name"), [(60e3, "Cr"), (80e3, "S2@3.13")])
+def test_library_is_what_the_code_computes(energy, name):
+    computed = responses.compute(energy, name)
+    shipped = library()
+    stored = shipped.coefficients[shipped.species.index(name), list(shipped.energies).index(energy)]
+    assert np.abs(computed - stored).max() < 1e-4 * np.abs(stored).max()
+
+
+PEAKS = {
+    "Ta": 0.995, "Te": 0.711, "Mo": 0.528, "Nb": 0.511, "Zr": 0.496, "Se": 0.404, "Ni": 0.306, "Co": 0.288, "Fe": 0.270,
+    "Mn": 0.252, "Cr": 0.235, "V": 0.216, "Ti": 0.200, "S": 0.114,
+}  # fmt: skip
+
+
+def test_peaks_of_single_atoms_relative_to_tungsten():
+    # coarser grids without oversampling lower W by some per cent, hence the tolerance
+    detector = Detector("HAADF", 60, 170)
+    peak = {x: float(library().response(x, 80e3, detector).radial(0.0)) for x in (*PEAKS, "W")}
+    for element, expected in PEAKS.items():
+        assert peak[element] / peak["W"] == pytest.approx(expected, rel=0.05), element
+    assert sorted(PEAKS, key=peak.__getitem__) == sorted(PEAKS, key=PEAKS.__getitem__)
+
+
+RATIOS = {
+    (40, 60): 1.43, (40, 80): 1.33, (40, 120): 1.18, (50, 80): 1.23, (50, 120): 1.04, (60, 120): 0.90, (60, 200): 0.88,
+    (70, 120): 0.78, (70, 200): 0.79, (80, 120): 0.69, (80, 200): 0.75,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("angles", RATIOS)
+def test_contrast_of_selenium_pairs_and_tungsten(angles):
+    layer, to_pair, to_hollow = perfect_crystal("WSe2")
+    groups = dataset.column_groups(layer, "WSe2", None, 80e3, Detector("HAADF", *angles), source_size=0.45)
+    points = np.array([[0.0, 0.0], to_pair, to_hollow])
+    metal, pair, hollow = superpose(groups, (3, 1), 0.0, points, period=(60.0, 60.0))[:, 0]
+    assert (pair - hollow) / (metal - hollow) == pytest.approx(RATIOS[angles], rel=0.07)
+
+
+def test_transfer_of_many_angles_adds_up():
+    detectors = [Detector("HAADF", *angles) for angles in ((50, 83), (83, 200), (50, 200))]
+    low, high, whole = (library().response("W", 80e3, detector).coefficients for detector in detectors)
+    np.testing.assert_allclose(low + high, whole, rtol=1e-12, atol=1e-15)
+
+
+@given(st.lists(st.floats(40.0, 220.0), min_size=3, max_size=3, unique=True))
+def test_ring_weights_are_additive_and_shares(angles):
+    edges = np.array([40.0, 50.0, 80.0, 220.0])
+    a, b, c = sorted(angles)
+    parts = responses.ring_weights(edges, a, b) + responses.ring_weights(edges, b, c)
+    np.testing.assert_allclose(parts, responses.ring_weights(edges, a, c), atol=1e-12)
+    assert ((parts >= -1e-12) & (parts <= 1 + 1e-12)).all()
+
+
+def test_interpolation_between_thicknesses_and_defoci_is_smooth():
+    pair = [float(library().pair("S", t, 80e3, "HAADF").radial(0.0)) for t in (2.98, 3.055, 3.13)]
+    assert pair[1] == pytest.approx((pair[0] + pair[2]) / 2, rel=1e-9)
+    computed = scattering.ColumnScan(80e3, 30.0, (33.0, 70.0, 200.0))
+    probe = computed.probes(np.zeros((1, 2)), 20.0)
+    exact = computed.detect(probe, [computed.transmission("Mo", (0.0, 0.0))])[0, 1]
+    assert float(library().response("Mo", 80e3, "HAADF", 20.0).radial(0.0)) == pytest.approx(exact, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: library().response("Au", 80e3, "HAADF"), "symbol: expected one of Mo"),
+        (lambda: library().response("W", 90e3, "HAADF"), "energy: expected one of 60e3"),
+        (lambda: library().response("W", 80e3, "HAADF", 90.0), "defocus: expected -2 to 43"),
+        (lambda: library().response("W", 80e3, Detector("HAADF", 20, 200)), "bright-field disk"),
+        (lambda: library().response("W", 80e3, "LAADF"), "only HAADF, MAADF have default angles"),
+        (lambda: library().pair("W", 3.1, 80e3, "HAADF"), "symbol: expected a chalcogen"),
+        (lambda: library().pair("Se", 4.0, 80e3, "HAADF"), "thickness: expected 3.00 to 3.46"),
+    ],
+)
+def test_what_the_library_lacks_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# ------------------------------------------------------------------------------------------ how responses are computed
+
+
+def test_fit_recovers_a_known_transfer_function():
+    length, cutoff = 9.0, 1.3
+    index = np.arange(-11, 12) / length
+    positions = scattering.scan_positions(48, 6.0)
+    expected = np.zeros(48)
+    for kx, ky in itertools.product(index, index):
+        kappa = np.hypot(kx, ky) / cutoff
+        if kappa < 1:
+            expected += 2.0 * (1 - kappa) * np.exp(-kappa) * np.cos(2 * np.pi * (positions @ [kx, ky])) / length**2
+    coefficients = responses.fit_transfer(positions, expected[None, :, None], length, cutoff)[0, 0]
+    kappa = np.linspace(0, 1, 20)
+    found = responses.Response(cutoff, coefficients).transfer(kappa * cutoff)
+    np.testing.assert_allclose(found, 2.0 * (1 - kappa) * np.exp(-kappa), atol=1e-6)
+
+
+@pytest.mark.parametrize("radii", [3, 6])
+def test_thermal_separations_have_the_moments_of_two_gaussians(radii):
+    x, y, weight = scattering.thermal_separations(0.08, radii).T
+    variance = 2 * 0.08**2
+    assert weight.sum() == pytest.approx(1)
+    assert weight @ (x * y) == pytest.approx(0, abs=1e-12)
+    assert weight @ x**2 == pytest.approx(variance)
+    assert weight @ (x**2 + y**2) ** 2 == pytest.approx(8 * variance**2)
+
+
+def test_a_column_scatters_alike_wherever_it_stands_between_grid_points():
+    scan = scattering.ColumnScan(80e3, 30.0, (60.0, 170.0))
+    detected = []
+    for shift in (0.0, 0.011, 0.023, 0.037):
+        probe = scan.probes(np.array([[shift, -shift]]), 0.0)
+        detected.append(scan.detect(probe, [scan.transmission("W", (shift, -shift))])[0, 0])
+    assert np.ptp(detected) < 2e-3 * np.mean(detected)
+
+
+def test_transmission_function_is_that_of_abtem_for_a_light_atom():
+    from abtem import Potential
+    from ase import Atoms
+
+    # on a grid point abTEM places atoms exactly, and the weak phase of sulphur hardly aliases
+    atoms = Atoms("S", positions=[(4.0, 4.0, 1.0)], cell=(8.0, 8.0, 2.0))
+    potential = Potential(atoms, gpts=(320, 320), slice_thickness=2.0, projection="infinite", parametrization="lobato")
+    expected = potential.build(lazy=False).transmission_function(80e3).array[0]
+    found = scattering.transmission_function(["S"], [[4.0, 4.0]], (8.0, 8.0), (320, 320), 80e3)
+    # away from the core; a phase common to all pixels does not scatter
+    expected, found = expected / expected[0, 0], found / found[0, 0]
+    distance = np.hypot(*(np.mgrid[:320, :320] - 160)) * 8.0 / 320
+    np.testing.assert_allclose(np.angle(found / expected)[distance > 0.15], 0.0, atol=0.01)
+
+
+# ---------------------------------------------------------------------------------------------------- superposition
+
+
+def test_superposition_is_the_sum_of_the_radial_functions():
+    rng = np.random.default_rng(5)
+    shape, sampling = (36, 44), 0.27
+    positions = rng.uniform(-3.0, 13.0, (12, 2))
+    offsets = np.column_stack([rng.normal(0, 0.1, 36), 0.4 * np.sin(np.arange(36) / 9)])
+    kinds = [("W", 0.3, positions[:5]), ("Se", 0.41, positions[5:])]
+    groups = [Group(library().response(x, 80e3, "MAADF", 12.0), blur, p) for x, blur, p in kinds]
+    expected = np.zeros(shape)
+    r = np.linspace(0, 25, 1001)
+    for group in groups:
+        radial = slow_radial(group.response, r, group.blur)
+        for (i, j), (x, y) in itertools.product(np.ndindex(shape), group.positions):
+            distance = np.hypot(i * sampling + offsets[i, 0] - x, j * sampling + offsets[i, 1] - y)
+            expected[i, j] += np.interp(distance, r, radial)
+    image = superpose(groups, shape, sampling, offsets)
+    assert np.abs(image - expected).max() < 0.005 * expected.max()
+
+
+def test_mean_of_an_image_is_the_scattering_per_area():
+    a = HOSTS["MoS2"].lattice_constant
+    atoms, cell = supercell("MoS2", None, (3, 2), np.random.default_rng(0), single_fraction=0.0, double_fraction=0.0)
+    lengths = atoms.cell.lengths()[:2]
+    groups = dataset.column_groups(cell, "MoS2", None, 80e3, "HAADF")
+    points = np.stack(
+        np.meshgrid(*(np.arange(n) / n * x for n, x in zip((36, 36), lengths, strict=True)), indexing="ij"), -1
+    )
+    image = superpose(groups, (36 * 36, 1), 0.0, points.reshape(-1, 2), period=tuple(lengths))
+    area = a**2 * np.sqrt(3) / 2
+    total = sum(float(g.response.transfer(0.0)) for g in groups)
+    assert image.mean() == pytest.approx(total / area, rel=1e-6)
+
+
+def test_smooth_noise_is_smooth_in_every_dimension():
+    line, plane = (smooth_noise(shape, 4.0, np.random.default_rng(1)) for shape in ((200,), (60, 80)))
+    for noise in (line, plane):
+        assert noise.std() == pytest.approx(1)
+        assert noise.mean() == pytest.approx(0, abs=1e-12)
+        for axis in range(noise.ndim):
+            assert np.diff(noise, axis=axis).std() < 0.3
+
+
+# -------------------------------------------------------------------------------------------------------- structures
+
+
+@settings(max_examples=15)
+@given(st.floats(2.9, 3.8), st.floats(0, 6.3), st.floats(-0.02, 0.02))
+def test_honeycomb_has_three_neighbours_of_the_other_kind(a, angle, strain):
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    sites, sublattice = honeycomb(a, (0, 0), (30, 26), transform=rotation * (1 + strain))
+    bond = a * (1 + strain) / np.sqrt(3)
+    distance, index = cKDTree(sites).query(sites, k=5)
+    inner = ((sites > 4) & (sites < [26, 22])).all(axis=1)
+    np.testing.assert_allclose(distance[inner, 1:4], bond, rtol=1e-9)
+    assert (distance[inner, 4] > 1.5 * bond).all()
+    assert (sublattice[index[inner, 1:4]] != sublattice[inner, None]).all()
+
+
+def test_metals_move_towards_a_vacancy_and_nothing_else_moves():
+    sites, sublattice = honeycomb(3.3, (0, 0), (20, 20))
+    labels = np.where(sublattice == 0, 0, 2).astype(np.int8)
+    vacancy = int(np.argmin(np.where(sublattice == 1, np.hypot(*(sites - 10).T), np.inf)))
+    labels[vacancy] = 4
+    moved = relax(sites, labels, 3.3 / np.sqrt(3), np.full(len(sites), 0.05))
+    before, after = (np.hypot(*(s - sites[vacancy]).T) for s in (sites, sites + moved))
+    changed = np.flatnonzero(np.hypot(*moved.T))
+    assert len(changed) == 3
+    assert (sublattice[changed] == 0).all()
+    np.testing.assert_allclose(after[changed], 0.95 * before[changed])
+
+
+def test_supercell_has_the_atoms_its_labels_tell():
+    atoms, layer = supercell("NbTe2", "Cu", (4, 3), np.random.default_rng(2))
+    count = np.bincount(layer.labels, minlength=5)
+    assert Counter(atoms.get_chemical_symbols()) == {"Nb": count[0], "Cu": count[1], "Te": 2 * count[2] + count[3]}
+    t = HOSTS["NbTe2"].thickness
+    planes = np.unique(np.round(atoms.positions[:, 2] / t, 6))
+    np.testing.assert_allclose(planes, [0.25, 0.75, 1.25])
+    for symbol, xy in zip(atoms.get_chemical_symbols(), atoms.positions[:, :2], strict=True):
+        label = layer.labels[np.argmin(np.hypot(*(layer.sites - xy).T))]
+        assert symbol == {0: "Nb", 1: "Cu"}.get(label, "Te")
+
+
+def test_fractions_are_met():
+    layer = doped_monolayer(
+        3.3,
+        (0, 0),
+        (200, 200),
+        np.random.default_rng(0),
+        dopant_fraction=0.1,
+        single_fraction=0.06,
+        double_fraction=0.03,
+    )
+    count = np.bincount(layer.labels, minlength=5)
+    np.testing.assert_allclose(count[1] / count[:2].sum(), 0.1, atol=0.015)
+    np.testing.assert_allclose(count[3:] / count[2:].sum(), [0.06, 0.03], atol=0.01)
+    with pytest.raises(ValueError, match=r"single_fraction \+ double_fraction"):
+        doped_monolayer(3.3, (0, 0), (9, 9), np.random.default_rng(0), single_fraction=0.6, double_fraction=0.6)
+
+
+# -------------------------------------------------------------------------------------------------------- micrographs
+
+
+def test_the_sets_of_cases():
+    assert len(set(CASES)) == 96
+    assert len(set(NEAR_Z)) == 18
+    assert not set(CASES) & set(NEAR_Z)
+    assert all(HOSTS[host].metal != dopant for host, dopant in CASES + NEAR_Z)
+    assert len(dataset.recipes("tmd576", 1)) == 576
+    assert not {r.name for r in dataset.recipes("tmd96", 3)} & {r.name for r in dataset.recipes("tmd96", 3, seed=3)}
+
+
+@pytest.mark.parametrize(("host", "dopant"), [CASES[0], CASES[50], NEAR_Z[3], ("WSe2", None)])
+@pytest.mark.parametrize(("energy", "detector"), dataset.CONDITIONS)
+def test_a_micrograph_of_any_case(host, dopant, energy, detector):
+    simulated = simulate_micrograph(host, dopant, energy, detector, seed=3, size=24.0)
+    micrograph, conditions = simulated.micrograph, simulated.conditions
+    assert micrograph.data.dtype == np.float32
+    assert micrograph.energy == energy
+    assert micrograph.shape[0] == round(24.0 / micrograph.sampling)
+    for name, (low, high) in vars(TRAINING).items():
+        assert low <= conditions[name] <= high, name
+    positions, labels = simulated.columns.positions, simulated.labels
+    assert ((positions >= 0) & (positions <= np.array(micrograph.shape) - 1)).all()
+    assert ((labels >= 2) == (simulated.columns.sublattice == 1)).all()
+    assert simulated.columns.observed.all()
+    assert (dopant is None) == (not (labels == 1).any())
+    a = HOSTS[host].lattice_constant
+    area = np.prod(np.array(micrograph.shape) - 1) * micrograph.sampling**2
+    assert len(labels) * a**2 * np.sqrt(3) / 4 == pytest.approx(area, rel=0.12)
+    assert simulated.context.host == host
+    assert simulated.context.detector == micrograph.detector
+
+
+def test_same_seed_same_micrograph_and_others_differ():
+    one, same, other = (simulate_micrograph("WSe2", "Cr", 80e3, "HAADF", s, size=15.0, sampling=0.3) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one.micrograph.data, same.micrograph.data)
+    np.testing.assert_array_equal(one.columns.positions, same.columns.positions)
+    assert one.conditions == same.conditions
+    assert (one.micrograph.data != other.micrograph.data).any()
+    moved = simulate_micrograph("WSe2", "V", 80e3, "HAADF", 1, size=15.0, sampling=0.3)
+    assert moved.conditions["rotation"] != one.conditions["rotation"]
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.6])
+def test_truth_lies_where_the_columns_are_seen(drift):
+    # W in WS2 stands out, so that the centre of mass of a small window tells where it is
+    given = CLEAN | {"drift": drift, "dose": 1e9, "sampling": 0.1, "source_size": 0.3}
+    simulated = simulate_micrograph("WS2", None, 80e3, "HAADF", 4, **given)
+    image = simulated.micrograph.data.astype(float)
+    metals = simulated.columns.positions[simulated.labels == 0]
+    metals = metals[((metals > 10) & (metals < np.array(image.shape) - 10)).all(axis=1)]
+    assert len(metals) > 80
+    grid = np.mgrid[-6:7, -6:7].reshape(2, -1).T
+    for centre in metals:
+        start = np.rint(centre).astype(int)
+        weight = image[tuple((start + grid).T)]
+        weight = np.clip(weight - 0.5 * weight.max(), 0, None)
+        assert np.abs(weight @ (start + grid) / weight.sum() - centre).max() * 0.1 < 0.06
+
+
+def test_counts_are_poisson_with_readout_noise():
+    given = CLEAN | {"sampling": 0.25, "source_size": 0.4, "dose": 3000.0}
+    quiet = simulate_micrograph("MoSe2", None, 80e3, "MAADF", 9, **given)
+    assert (quiet.micrograph.data == np.rint(quiet.micrograph.data)).all()
+    exact = simulate_micrograph("MoSe2", None, 80e3, "MAADF", 9, **given | {"dose": 1e10}).micrograph.data / 1e10
+    excess = (quiet.micrograph.data - 3000 * exact) / np.sqrt(3000 * exact)
+    assert excess.mean() == pytest.approx(0, abs=0.03)
+    assert excess.std() == pytest.approx(1, abs=0.03)
+    noisy = simulate_micrograph("MoSe2", None, 80e3, "MAADF", 9, **given | {"readout": 2.0})
+    assert (noisy.micrograph.data - quiet.micrograph.data).std() == pytest.approx(2.0, rel=0.05)
+
+
+def test_classes_differ_in_brightness_as_they_should():
+    given = CLEAN | {
+        "dose": 1e9,
+        "sampling": 0.12,
+        "source_size": 0.35,
+        "vacancy_fraction": 0.3,
+        "dopant_fraction": 0.2,
+    }
+    simulated = simulate_micrograph("WSe2", "Cr", 80e3, Detector("HAADF", 70, 200), 2, **given)
+    value = ndimage.map_coordinates(simulated.micrograph.data.astype(float), simulated.columns.positions.T, order=3)
+    median = {name: np.median(value[simulated.labels == i]) for i, name in enumerate(CLASSES)}
+    order = ["metal", "X2", "single_vacancy", "dopant", "double_vacancy"]
+    assert sorted(median, key=median.__getitem__, reverse=True) == order
+
+
+def test_contamination_adds_light_and_clouds():
+    given = CLEAN | {"dose": 1e9, "sampling": 0.3, "source_size": 0.4}
+    levels = [
+        simulate_micrograph("WSe2", None, 80e3, "HAADF", 2, **given | more).micrograph.data / 1e9
+        for more in ({}, {"background": 0.5}, {"haze": 0.3})
+    ]
+    even, clouds = levels[1] - levels[0], levels[2] - levels[0]
+    assert even.std() < 0.01 * even.mean()
+    assert clouds.std() > 0.3 * clouds.mean() > 0
+    assert clouds.min() > -3e-3 * levels[0].max()
+
+
+def test_rendering_needs_neither_abtem_nor_ase():
+    program = (
+        "import sys; sys.modules.update(abtem=None, ase=None)\n"
+        "from contextem.simulate.dataset import simulate_micrograph\n"
+        "assert len(simulate_micrograph('WSe2', 'Cr', 80e3, 'HAADF', 1, size=12.0).labels) > 10\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "error", "message"),
+    [
+        (("XY2", "Cr", 80e3, "HAADF"), {}, ValueError, "host"),
+        (("WSe2", "Cr", 80, "HAADF"), {}, ValueError, "eV"),
+        (("WSe2", "Cr", 90e3, "HAADF"), {}, ValueError, "energy: expected one of"),
+        (("WSe2", "Au", 80e3, "HAADF"), {}, ValueError, "symbol: expected one of"),
+        (("WSe2", "Cr", 80e3, "SE"), {}, ValueError, "detector"),
+        (("WSe2", "Cr", 80e3, "HAADF"), {"dose": -1.0}, ValueError, "dose: expected a positive number"),
+        (("WSe2", "Cr", 80e3, "HAADF"), {"sampling": 0.0}, ValueError, "sampling: expected a positive number"),
+        (("WSe2", "Cr", 80e3, "HAADF"), {"doze": 1.0}, TypeError, "doze: not a condition"),
+        (("WSe2", "Cr", 80e3, "HAADF"), {"size": 1.0}, ValueError, "size: expected at least 16 px"),
+    ],
+)
+def test_what_cannot_be_simulated_is_named(arguments, given, error, message):
+    with pytest.raises(error, match=message):
+        simulate_micrograph(*arguments, 1, **given)
+
+
+# ---------------------------------------------------------------------------------------------------------- data sets
+
+
+@pytest.fixture
+def small_preset(monkeypatch):
+    preset = ((("WSe2", "Cr"), ("MoS2", None)), ((80e3, "HAADF"),))
+    monkeypatch.setitem(dataset.PRESETS, "small", preset)
+
+
+def test_a_data_set_is_written_resumed_and_read(tmp_path, small_preset):
+    options = {"size": 12.0, "ranges": Ranges(sampling=(0.3, 0.4))}
+    files = dataset.generate(tmp_path / "set", "small", 2, processes=1, **options)
+    assert len(files) == 4
+    before = {file: file.stat().st_mtime_ns for file in files}
+    files[1].unlink()
+    with pytest.raises(ValueError, match="lacks 1 of 4"):
+        dataset.stored(tmp_path / "set")
+    assert dataset.generate(tmp_path / "set", "small", 2, processes=1, **options) == files
+    assert [file.stat().st_mtime_ns == before[file] for file in files] == [True, False, True, True]
+    assert dataset.stored(tmp_path / "set") == files
+    assert not [file for file in (tmp_path / "set").iterdir() if file.name.startswith(".")]
+    for recipe, file in zip(dataset.recipes("small", 2), files, strict=True):
+        read, made = SimulatedMicrograph.load(file), recipe.simulate(**options)
+        np.testing.assert_array_equal(read.micrograph.data, made.micrograph.data)
+        np.testing.assert_array_equal(read.columns.positions, made.columns.positions)
+        np.testing.assert_array_equal(read.labels, made.labels)
+        assert read.context == made.context
+        assert read.conditions == made.conditions
+        assert read.micrograph.sampling == made.micrograph.sampling
+    with pytest.raises(ValueError, match="holds another data set"):
+        dataset.generate(tmp_path / "set", "small", 2, processes=1, size=13.0)
+
+
+def test_unknown_preset_and_missing_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match="preset: expected one of tmd96"):
+        dataset.recipes("tmd97", 1)
+    with pytest.raises(ValueError, match="images_per_case"):
+        dataset.recipes("tmd96", 0)
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        dataset.stored(tmp_path)
+
+
+# --------------------------------------------------------------------------------- agreement with full abTEM multislice
+
+
+def compare(host, dopant, energy, detectors, repeats, phonons):
+    """Column intensities by superposition and by multislice, relative to the brightest; and the labels."""
+    rng = np.random.default_rng(3)
+    atoms, layer = supercell(
+        host, dopant, repeats, rng, dopant_fraction=0.15, single_fraction=0.15, double_fraction=0.12
+    )
+    reference = scan_probes(atoms, layer.sites, energy, detectors, phonons=phonons, seed=1)
+    superposed = np.empty_like(reference)
+    for i, detector in enumerate(detectors):
+        groups = dataset.column_groups(layer, host, dopant, energy, detector)
+        points, cell = layer.sites, tuple(atoms.cell.lengths()[:2])
+        superposed[:, i] = superpose(groups, (len(points), 1), 0.0, points, period=cell)[:, 0]
+    peak = reference.max(axis=0)
+    return superposed / peak, reference / peak, layer.labels
+
+
+def test_one_atom_agrees_with_abtem():
+    from ase import Atoms
+
+    t = 3.36
+    atoms = Atoms("W", positions=[(8.0, 8.0, 0.75 * t)], cell=(16.0, 16.0, 1.5 * t))
+    distance = np.array([0.0, 0.3, 0.6, 1.2, 2.5])
+    points = np.column_stack([8.0 + distance, np.full(5, 8.0)])
+    for defocus in (0.0, 21.0):
+        found = scan_probes(atoms, points, 80e3, ["HAADF"], thermal=(0.0, 0.0), phonons=1, defocus=defocus)[:, 0]
+        expected = library().response("W", 80e3, "HAADF", defocus).radial(distance)
+        np.testing.assert_allclose(expected, found, atol=0.006 * found[0])
+
+
+def test_superposition_agrees_with_multislice():
+    superposed, reference, labels = compare("MoS2", "V", 80e3, ["HAADF", "MAADF"], (4, 2), 40)
+    assert set(labels) >= {0, 1, 2}
+    error = superposed - reference
+    assert np.abs(error).max() < 0.03
+    assert np.sqrt((error**2).mean()) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("energy", [60e3, 80e3, 200e3])
+@pytest.mark.parametrize(("host", "dopant"), [("WSe2", "Cr"), ("MoS2", "V"), ("NbTe2", "Cu")])
+def test_superposition_agrees_with_multislice_in_every_case(host, dopant, energy):
+    superposed, reference, labels = compare(host, dopant, energy, ["HAADF", "MAADF"], (4, 3), 64)
+    error = superposed - reference
+    means = [error[labels == c].mean(axis=0) for c in np.unique(labels)]
+    print(host, dopant, energy, "max", np.abs(error).max(axis=0), "rms", np.sqrt((error**2).mean(axis=0)), means)
+    assert np.abs(error).max() < 0.03
+    assert np.sqrt((error**2).mean()) < 0.015
+
+
+@pytest.mark.slow
+def test_a_multislice_micrograph_looks_like_the_superposed_one():
+    simulated = simulate_multislice("MoS2", "V", 80e3, "HAADF", 1, repeats=(3, 2), phonons=8, progress=False)
+    atoms, layer = supercell("MoS2", "V", (3, 2), np.random.default_rng(1))
+    groups = dataset.column_groups(layer, "MoS2", "V", 80e3, "HAADF", source_size=0.35)
+    micrograph = simulated.micrograph
+    expected = superpose(groups, micrograph.shape, micrograph.sampling, period=tuple(atoms.cell.lengths()[:2]))
+    assert np.abs(micrograph.data - expected).max() < 0.04 * expected.max()
+
+
+def test_resampling_is_exact_for_a_band_limited_image():
+    lengths = (5.0, 7.0)
+
+    def wave(x, y):
+        return 1 + np.cos(2 * np.pi * (2 * x / 5 - y / 7)) + 0.3 * np.sin(2 * np.pi * 3 * y / 7)
+
+    x, y = np.arange(10) / 10 * 5, np.arange(12) / 12 * 7
+    found = resample(wave(x[:, None], y), lengths, (30, 40), 0.15, 0.0)
+    np.testing.assert_allclose(found, wave(np.arange(30)[:, None] * 0.15, np.arange(40) * 0.15), atol=1e-10)
