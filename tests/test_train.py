@@ -14,10 +14,12 @@ from contextem.simulate.dataset import Recipe, recipes
 CONFIG = ModelConfig(n_max=8, size=24, width=24, heads=2, depth=1, dropout=0.0)
 
 
-def few(preset, images, seed=0):
+def few(preset, images, seed=0, *, ranges):
     """Two hosts whose metal and X2 columns swap brightness, one condition."""
     assert preset == "few"
-    return [Recipe(host, "Cr", 80e3, "HAADF", seed + i) for i in range(images) for host in ("WS2", "MoTe2")]
+    return [
+        Recipe(host, "Cr", 80e3, "HAADF", seed + i, "reference") for i in range(images) for host in ("WS2", "MoTe2")
+    ]
 
 
 @pytest.fixture
@@ -61,9 +63,7 @@ def test_training_columns_are_limited_by_class(sources):
 
 @pytest.fixture
 def folder(sources, tmp_path):
-    training.train_models(
-        tmp_path / "model", None, preset="few", images=5, epochs=25, seed=0, workers=1, config=CONFIG
-    )
+    training.train_models(tmp_path / "model", None, preset="few", images=5, epochs=25, seed=0, workers=1, config=CONFIG)
     return tmp_path / "model"
 
 

@@ -20,8 +20,7 @@ from contextem import __version__
 if TYPE_CHECKING:
     from contextem.classification import Classification
     from contextem.context import Context
-    from contextem.micrograph import Detector, Micrograph
-    from contextem.model import Model
+    from contextem.micrograph import Micrograph
 
 F = TypeVar("F", bound=Callable[..., Any])
 PRESETS = ("tmd96", "tmd576", "tmd1296", "near-z")
@@ -323,6 +322,13 @@ def train(
     show_default=True,
     help="Test micrographs of each case and condition.",
 )
+@click.option(
+    "--ranges",
+    type=click.Choice(("reference", "wide", "both")),
+    default="reference",
+    show_default=True,
+    help="Good micrographs with nominal collection angles, or all that occurs in practice.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes that simulate and measure; one a core by default.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every score as JSON.")
 def evaluate(
@@ -330,6 +336,7 @@ def evaluate(
     data: Path | None,
     preset: str | None,
     images: int,
+    ranges: str,
     workers: int | None,
     output: Path | None,
 ) -> None:
@@ -337,7 +344,7 @@ def evaluate(
     from contextem._output import whole_file
     from contextem.evaluate import evaluate_model, report
 
-    scores = evaluate_model(model_folder, data, preset=preset, images=images, workers=workers)
+    scores = evaluate_model(model_folder, data, preset=preset, images=images, ranges=ranges, workers=workers)
     click.echo(report(scores))
     if output is not None:
         plain = {name: {subset: s.to_dict() for subset, s in part.items()} for name, part in scores.items()}

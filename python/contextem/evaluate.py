@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from contextem.columns import CLASSES
 from contextem.classification import Classification
+from contextem.columns import CLASSES
 from contextem.model import Model, load_model, packaged_model
 from contextem.train import (
     TEST_SHARE,
@@ -257,7 +257,8 @@ def evaluate_model(
     *,
     preset: str | None,
     images: int,
-    workers: int | None,
+    ranges: str = "reference",
+    workers: int | None = None,
 ) -> dict[str, dict[str, Scores]]:
     """Score the model in `folder` and, if one was trained beside it, the same classifier without context.
 
@@ -271,6 +272,8 @@ def evaluate_model(
         What to simulate; by default what the model was trained on.
     images : int
         Test micrographs of each case and condition.
+    ranges : {"reference", "wide", "both"}
+        What their conditions are drawn from.
     workers : int, optional
         Processes; one a core by default.
     """
@@ -281,6 +284,10 @@ def evaluate_model(
     model = models["with context"]
     training = model.info["training"]
     _, sources = training_and_test_sources(
-        data, preset or training["preset"], TEST_SHARE * images, training["seed"] - training["seed"] % TEST_SHARE
+        data,
+        preset or training["preset"],
+        TEST_SHARE * images,
+        training["seed"] - training["seed"] % TEST_SHARE,
+        ranges,
     )
     return evaluate(models, measure_sources(sources, model.config, workers=workers, label="test images"))

@@ -3,9 +3,9 @@
     moments (N, J) -> contrast features (N, F)      rotation invariants, free of gain and offset
     context        -> context features (Fc,)        electron shells of M, X and dopant; beam energy; detector
 
-Contrast and context features are concatenated and cut into tokens: one for each angular order |m| of the moments, one for
-the brightness of the column within its image, one for each role of the context.  Self-attention lets the tokens ask each
-other ("this bright, but is the metal heavier than two chalcogens?"), a class token collects the answer.
+Contrast and context features are concatenated and cut into tokens: one for each angular order |m| of the moments, one
+for the brightness of the column within its image, one for each role of the context.  Self-attention lets the tokens ask
+each other ("this bright, but is the metal heavier than two chalcogens?"), a class token collects the answer.
 
 Dan et al., "Bridging Contextual Information in Deep Learning for Structural Defect Classification"; attention:
 Vaswani et al., https://doi.org/10.48550/arXiv.1706.03762.
@@ -107,9 +107,9 @@ def contrast_features(
     Returns
     -------
     (N, F) float32
-        The rotation invariants but a_00, divided by their norm; then, relative to the neighbourhood's contrast (the root
-        mean square of that norm over the nearest complete columns), the mean intensity above the neighbourhood's and the
-        logarithm of the norm.  F is the number of invariants plus one.
+        The rotation invariants but a_00, divided by their norm; then, relative to the neighbourhood's contrast (the
+        root mean square of that norm over the nearest complete columns), the mean intensity above the neighbourhood's
+        and the logarithm of the norm.  F is the number of invariants plus one.
 
     Raises
     ------
@@ -120,8 +120,8 @@ def contrast_features(
         return np.zeros((0, invariant_orders(basis).size + 1), np.float32)
     if not complete.any():
         raise ValueError(
-            f"positions: expected at least one column whose patch lies inside the image, got {len(moments)} at the border; "
-            "use a larger field of view"
+            "positions: expected at least one column whose patch lies inside the image, "
+            f"got {len(moments)} at the border; use a larger field of view"
         )
     invariants = rotation_invariants(moments, basis)[:, 1:]
     mean = np.asarray(moments[:, 0], np.float64)
@@ -143,14 +143,15 @@ def invariant_orders(basis: ZernikeBasis) -> NDArray[np.int64]:
 
 
 class AttentionLayer(nn.Module):
-    """Self-attention over the tokens, then a perceptron on each; both with pre-normalisation and dropout."""
+    """Some tokens ask all of them, then a perceptron works on each answer; with pre-normalisation and dropout."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
-        self.heads, self.dropout = config.heads, config.dropout
-        self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
         self.projection = nn.Linear(width, width)
         self.perceptron = nn.Sequential(
             nn.LayerNorm(width),
@@ -160,16 +161,19 @@ class AttentionLayer(nn.Module):
             nn.Linear(2 * width, width),
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
-        batch, count, width = tokens.shape
-        qkv = self.query_key_value(self.attention_norm(tokens))  # (B, T, 3 D)
-        query, key, value = qkv.view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0
-        )  # (B, heads, T, D / heads)
-        tokens = tokens + self.projection(mixed.transpose(1, 2).reshape(batch, count, width))
-        mixed_twice: Tensor = tokens + self.perceptron(tokens)
-        return mixed_twice
+    def forward(self, asking: Tensor, tokens: Tensor) -> Tensor:  # (B, Q, D), (B, T, D) -> (B, Q, D)
+        """Return what the asking tokens have become."""
+
+        def split(x: Tensor) -> Tensor:  # (B, T, D) -> (B, heads, T, D / heads)
+            parts: Tensor = torch.unflatten(x, -1, (self.heads, -1))
+            return parts.transpose(1, 2)
+
+        key, value = self.key_value(self.norm(tokens)).chunk(2, dim=-1)
+        query = self.query(self.norm(asking))
+        mixed = functional.scaled_dot_product_attention(split(query), split(key), split(value))
+        asking = asking + self.projection(mixed.transpose(1, 2).flatten(2))
+        answer: Tensor = asking + self.perceptron(asking)
+        return answer
 
 
 class AttentionClassifier(nn.Module):
@@ -197,14 +201,16 @@ class AttentionClassifier(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Dropout(config.dropout), nn.Linear(width, len(CLASSES)))
 
     def forward(self, contrast: Tensor, context: Tensor) -> Tensor:  # (B, F), (B, Fc) -> (B, C)
+        """Return the logits of the five classes."""
         contrast = (contrast - self.mean) / self.scale
         tokens = [self.class_token.expand(len(contrast), -1)]
         tokens += [embed(contrast[:, group]) for embed, group in zip(self.contrast_embedding, self.groups, strict=True)]
         blocks = torch.split(context, list(self.context_sizes), dim=1) if self.context_sizes else ()
         tokens += [embed(block) for embed, block in zip(self.context_embedding, blocks, strict=True)]
         mixed = torch.stack(tokens, dim=1)  # (B, T, D)
-        for layer in self.layers:
-            mixed = layer(mixed)
+        for layer in self.layers[:-1]:
+            mixed = layer(mixed, mixed)
+        mixed = self.layers[-1](mixed[:, :1], mixed)  # only the class token is read
         logits: Tensor = self.head(mixed[:, 0])
         return logits
 
@@ -251,7 +257,7 @@ class Model:
             condition = f"{energy / 1e3:g} keV {context.detector.name if context.detector else None}"
             if condition not in known["conditions"]:
                 raise ValueError(
-                    f"context: expected an energy and detector the model was trained with ({', '.join(known['conditions'])}), "
+                    f"context: expected one the model was trained with ({', '.join(known['conditions'])}), "
                     f"got {condition}; train one with `contextem train`"
                 )
             strange = {context.host} - set(known["hosts"]) | set(context.dopants) - set(known["dopants"])
@@ -297,7 +303,7 @@ class Model:
                 part = slice(start, start + batch_size)
                 logits = network(
                     torch.from_numpy(contrast[part]).to(target),
-                    torch.from_numpy(np.ascontiguousarray(each[part])).to(target),
+                    torch.from_numpy(np.array(each[part])).to(target),
                 )
                 out[part] = torch.softmax(logits, dim=1).cpu().numpy()
         return out

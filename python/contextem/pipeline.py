@@ -30,7 +30,7 @@ def classify(
     micrograph : Micrograph
         A dark-field image with its sampling.
     context : Context
-        Host, dopants, energy and detector.  Where the context does not state energy or detector, the micrograph's are taken.
+        Host, dopants, energy and detector.  Energy and detector it does not state are taken from the micrograph.
     columns : Columns, optional
         Your own columns; found by `find_columns` otherwise.
     model : Model, optional

@@ -82,7 +82,7 @@ class LabelledColumns:
 
 
 def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed: int) -> tuple[NDArray[Any], ...]:
-    """Return contrast features and labels of the complete columns, at positions and a scale as uncertain as found ones."""
+    """Contrast features and labels of the complete columns, at positions and a scale as uncertain as found ones."""
     rng = np.random.default_rng([seed, 7])
     micrograph, context = simulated.micrograph, simulated.context
     positions = simulated.columns.positions
@@ -115,7 +115,7 @@ def _measure_source(
 
 
 def training_and_test_sources(
-    data: Path | None, preset: str, images: int, seed: int
+    data: Path | None, preset: str, images: int, seed: int, ranges: str = "both"
 ) -> tuple[list[Recipe | Path], list[Recipe | Path]]:
     """Split simulated micrographs by image: every fifth of a case and condition is for testing.
 
@@ -123,10 +123,10 @@ def training_and_test_sources(
     ----------
     data : Path, optional
         Folder written by `contextem.simulate.dataset.generate`; without it, recipes of `preset`.
-    preset, images, seed
+    preset, images, seed, ranges
         As for `contextem.simulate.dataset.recipes`.
     """
-    sources: list[Recipe | Path] = list(recipes(preset, images, seed) if data is None else stored(data))
+    sources: list[Recipe | Path] = list(recipes(preset, images, seed, ranges=ranges) if data is None else stored(data))
     seeds = [source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1]) for source in sources]
     held_out = [number % TEST_SHARE == TEST_SHARE - 1 for number in seeds]
     training = [source for source, test in zip(sources, held_out, strict=True) if not test]

@@ -11,8 +11,8 @@ from contextem.micrograph import Detector
 from contextem.simulate.responses import collection_angles, library
 
 ANGLE_RANGES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "HAADF": ((55.0, 85.0), (160.0, 220.0)),
-    "MAADF": ((35.0, 60.0), (90.0, 140.0)),
+    "HAADF": ((60.0, 80.0), (170.0, 220.0)),
+    "MAADF": ((42.0, 55.0), (100.0, 130.0)),
 }
 """Range of inner and of outer collection angle, mrad, drawn for a detector without angles."""
 
@@ -59,23 +59,38 @@ class Ranges:
 
     sampling: Range = (0.10, 0.42)
     dose: Range = (400.0, 20_000.0)
-    source_size: Range = (0.25, 0.60)
+    source_size: Range = (0.25, 0.55)
     defocus: Range = (0.0, 40.0)
     strain: Range = (0.0, 0.01)
-    jitter: Range = (0.0, 0.2)
+    jitter: Range = (0.0, 0.15)
     drift: Range = (0.0, 0.6)
     disorder: Range = (0.02, 0.06)
     relaxation: Range = (0.02, 0.05)
     dopant_fraction: Range = (0.06, 0.16)
     vacancy_fraction: Range = (0.18, 0.18)
-    background: Range = (0.0, 0.5)
-    haze: Range = (0.005, 0.4)
+    background: Range = (0.0, 0.3)
+    haze: Range = (0.005, 0.3)
     carbon: Range = (0.05, 0.25)
     readout: Range = (0.0, 1.0)
 
 
-TRAINING = Ranges()
-"""The ranges the packaged model is trained on."""
+WIDE = Ranges()
+"""What micrographs are like in practice, contaminated and coarse ones included; the collection angles are drawn too."""
+
+REFERENCE = Ranges(
+    sampling=(0.10, 0.40),
+    source_size=(0.25, 0.45),
+    strain=(0.01, 0.01),
+    jitter=(0.0, 0.05),
+    disorder=(0.04, 0.04),
+    background=(0.02, 0.02),
+    haze=(0.005, 0.15),
+    carbon=(0.25, 0.25),
+)
+"""What published accuracies are measured on: good micrographs, with the nominal collection angles of the detector."""
+
+RANGES: Mapping[str, Ranges] = {"wide": WIDE, "reference": REFERENCE}
+"""Ranges by name."""
 
 LOG_UNIFORM = ("dose", "haze")
 

@@ -1,4 +1,4 @@
-"""Micrographs whose truth is known: drawn from the training ranges, one at a time or whole data sets.
+"""Micrographs whose truth is known: drawn from ranges of conditions, one at a time or whole data sets.
 
 A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise.  Its truth is the
 class of each column and where the lattice site of that column lies in the image, slow drift included.
@@ -25,9 +25,16 @@ from contextem._processes import process_pool
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
-from contextem.simulate.conditions import TRAINING, Ranges, draw_angles, draw_conditions
+from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
 from contextem.simulate.render import MARGIN, Group, smooth_noise, superpose
-from contextem.simulate.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, Response, library
+from contextem.simulate.responses import (
+    SEMIANGLES,
+    THERMAL_CHALCOGEN,
+    THERMAL_METAL,
+    Response,
+    collection_angles,
+    library,
+)
 from contextem.simulate.structures import (
     DOPANT,
     METAL,
@@ -152,7 +159,7 @@ def simulate_micrograph(
     seed: int,
     *,
     size: float = 42.0,
-    ranges: Ranges = TRAINING,
+    ranges: Ranges = WIDE,
     **given: float,
 ) -> SimulatedMicrograph:
     """Simulate a micrograph by superposition.
@@ -342,6 +349,8 @@ class Recipe:
     ----------
     host, dopant, energy, detector, seed
         As for `simulate_micrograph`; the detector by name.
+    ranges : {"wide", "reference"}
+        What the conditions are drawn from; with "reference", the detector has its nominal collection angles.
     """
 
     host: str
@@ -349,11 +358,13 @@ class Recipe:
     energy: float
     detector: str
     seed: int
+    ranges: str = "wide"
 
     @property
     def name(self) -> str:
         """Name of the file that holds it."""
-        return f"{self.host}-{self.dopant or 'undoped'}-{self.energy / 1e3:g}keV-{self.detector}-{self.seed}"
+        condition = f"{self.energy / 1e3:g}keV-{self.detector}"
+        return f"{self.host}-{self.dopant or 'undoped'}-{condition}-{self.ranges}-{self.seed}"
 
     def simulate(self, **options: Any) -> SimulatedMicrograph:
         """Simulate it.
@@ -367,10 +378,14 @@ class Recipe:
         -------
         SimulatedMicrograph
         """
-        return simulate_micrograph(self.host, self.dopant, self.energy, self.detector, self.seed, **options)
+        detector = Detector(self.detector)
+        if self.ranges == "reference":
+            detector = Detector(self.detector, *collection_angles(detector))
+        options = {"ranges": RANGES[self.ranges]} | options
+        return simulate_micrograph(self.host, self.dopant, self.energy, detector, self.seed, **options)
 
 
-def recipes(preset: str, images_per_case: int, seed: int = 0) -> list[Recipe]:
+def recipes(preset: str, images_per_case: int, seed: int = 0, *, ranges: str = "both") -> list[Recipe]:
     """List the micrographs of a data set.
 
     Parameters
@@ -381,6 +396,8 @@ def recipes(preset: str, images_per_case: int, seed: int = 0) -> list[Recipe]:
         Images for each case under each condition.
     seed : int
         Of the first image of each case; the following images have the following seeds.
+    ranges : {"wide", "reference", "both"}
+        What conditions are drawn from; "both" takes them in turn.
 
     Returns
     -------
@@ -389,7 +406,7 @@ def recipes(preset: str, images_per_case: int, seed: int = 0) -> list[Recipe]:
     Raises
     ------
     ValueError
-        If the preset is not known or the number of images is not positive.
+        If the preset or the ranges are not known or the number of images is not positive.
 
     Examples
     --------
@@ -398,11 +415,17 @@ def recipes(preset: str, images_per_case: int, seed: int = 0) -> list[Recipe]:
     """
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    if ranges not in (*RANGES, "both"):
+        raise ValueError(f"ranges: expected one of {', '.join(RANGES)}, both, got {ranges!r}")
     if images_per_case < 1:
         raise ValueError(f"images_per_case: expected at least 1, got {images_per_case!r}")
     cases, conditions = PRESETS[preset]
+    turns = tuple(RANGES) if ranges == "both" else (ranges,)
     images = range(seed, seed + images_per_case)
-    return [Recipe(*case, *condition, i) for i, condition, case in itertools.product(images, conditions, cases)]
+    return [
+        Recipe(*case, *condition, i, turns[i % len(turns)])
+        for i, condition, case in itertools.product(images, conditions, cases)
+    ]
 
 
 def generate(

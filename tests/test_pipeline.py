@@ -1,0 +1,101 @@
+"""The spine as a whole: simulated micrographs whose truth is known, and the labelled experimental ones."""
+
+import csv
+import warnings
+
+import numpy as np
+import pytest
+
+import contextem as ctm
+from contextem.columns import CLASSES
+from contextem.evaluate import score_columns
+from contextem.examples import demo_micrograph
+from contextem.simulate.conditions import REFERENCE
+from contextem.simulate.dataset import simulate_micrograph
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return simulate_micrograph(
+        "MoS2", "V", 80e3, ctm.Detector("HAADF", 70, 200), 5, ranges=REFERENCE, sampling=0.15, dose=8000.0
+    )
+
+
+@pytest.fixture(scope="module")
+def result(simulated):
+    return ctm.classify(simulated.micrograph, simulated.context)
+
+
+def test_demo_is_classified_as_its_truth_says():
+    demo = demo_micrograph()
+    assert demo.micrograph.provenance["sampling"] == "file"
+    scores = score_columns(ctm.classify(demo.micrograph, demo.context), demo.positions, demo.labels, tolerance=0.5)
+    assert scores.support.sum() > 600
+    assert scores.accuracy > 0.97
+    assert np.nanmin(scores.recall) > 0.85
+
+
+def test_simulated_columns_are_found_and_classified(simulated, result):
+    scores = score_columns(result, simulated.columns.positions, simulated.labels, tolerance=0.5)
+    assert scores.accuracy > 0.93
+    assert (scores.missed.sum() + scores.extra.sum()) / scores.support.sum() < 0.01
+
+
+def test_gain_and_offset_of_the_detector_do_not_matter(simulated, result):
+    data = 0.01 * simulated.micrograph.data.astype("f8") + 7.0
+    other = ctm.classify(ctm.Micrograph(data, 0.15), simulated.context)
+    assert len(other) == len(result)
+    np.testing.assert_allclose(other.positions, result.positions, atol=1e-3)
+    assert np.mean(other.labels == result.labels) > 0.995
+
+
+def test_own_columns_are_classified_as_given(simulated, result):
+    chosen = np.flatnonzero(result.complete)[::7]
+    columns = ctm.Columns(result.positions)
+    again = ctm.classify(simulated.micrograph, simulated.context, columns=columns)
+    np.testing.assert_allclose(again.probabilities[chosen], result.probabilities[chosen], atol=1e-5)
+    assert again.observed.all()
+
+
+def test_wrong_context_is_a_worse_one(simulated):
+    """MoS2 read as MoTe2: metal and X2 swap, the ambiguity that context resolves."""
+    wrong = ctm.Context("MoTe2", "V", energy=80e3, detector="HAADF", lattice_constant=3.18)
+    truth = (simulated.columns.positions, simulated.labels)
+    right = score_columns(ctm.classify(simulated.micrograph, simulated.context), *truth, tolerance=0.5)
+    mistaken = score_columns(ctm.classify(simulated.micrograph, wrong), *truth, tolerance=0.5)
+    assert mistaken.accuracy < right.accuracy - 0.1
+
+
+def test_energy_and_detector_are_asked_for_by_name(simulated):
+    bare = ctm.Micrograph(simulated.micrograph.data, 0.15)
+    with pytest.raises(ValueError, match="energy"):
+        ctm.classify(bare, ctm.Context("MoS2", "V", detector="HAADF"))
+    with pytest.raises(ValueError, match="detector"):
+        ctm.classify(bare, ctm.Context("MoS2", "V", energy=80e3))
+
+
+def test_what_the_model_never_saw_is_refused_or_warned_of(simulated):
+    with pytest.raises(ValueError, match="80 keV LAADF"):
+        ctm.classify(simulated.micrograph, ctm.Context("MoS2", "V", energy=80e3, detector="LAADF"))
+    with pytest.warns(UserWarning, match="not trained on Pd"):
+        ctm.classify(simulated.micrograph, ctm.Context("MoS2", "Pd", energy=80e3, detector="HAADF"))
+
+
+@pytest.mark.experimental
+@pytest.mark.parametrize("field", [2, 11])
+def test_labelled_ti_wse2_field(field, experimental_data, capsys):
+    """Trained on simulation only; the few doubtful dopant labels are left out, as are sites the table does not list."""
+    with (experimental_data / f"ti_wse2_field{field}_columns.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["class"] != "dopant"]
+    positions = np.array([(row["row"], row["column"]) for row in rows], float)
+    labels = np.array([CLASSES.index(row["class"]) for row in rows])
+    context = ctm.Context("WSe2", "Ti", energy=80e3, detector="HAADF")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        micrograph = ctm.read(experimental_data / f"ti_wse2_field{field}_haadf.dm4", detector="HAADF")
+        result = ctm.classify(micrograph, context)
+    scores = score_columns(result, positions, labels, tolerance=0.8, count_extra=False)
+    with capsys.disabled():
+        print(f"\nTi:WSe2 field {field}, HAADF\n{scores.table()}")
+    assert scores.missed.sum() <= 0.03 * len(labels)
+    assert scores.macro_f1 >= 0.80
