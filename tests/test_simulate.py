@@ -532,12 +532,17 @@ def test_superposition_agrees_with_multislice_in_every_case(host, dopant, energy
 
 @pytest.mark.slow
 def test_a_multislice_micrograph_looks_like_the_superposed_one():
-    simulated = simulate_multislice("MoS2", "V", 80e3, "HAADF", 1, repeats=(4, 2), phonons=32, progress=False)
+    simulated = simulate_multislice("MoS2", "V", 80e3, "HAADF", 1, repeats=(4, 2), phonons=12, progress=False)
     atoms, layer = supercell("MoS2", "V", (4, 2), np.random.default_rng(1))
     groups = dataset.column_groups(layer, "MoS2", "V", 80e3, "HAADF", source_size=0.35)
     micrograph = simulated.micrograph
     expected = superpose(groups, micrograph.shape, micrograph.sampling, period=tuple(atoms.cell.lengths()[:2]))
-    assert np.abs(micrograph.data - expected).max() < 0.04 * expected.max()
+    error = (micrograph.data - expected) / expected.max()
+    # on the flanks of a column the mean displacement of a few phonon configurations counts, at its centre it does not
+    centres = tuple(np.rint(simulated.columns.positions).astype(int).T)
+    assert np.abs(error[centres]).max() < 0.03
+    assert error.std() < 0.02
+    assert abs(error.mean()) < 0.005
 
 
 def test_resampling_is_exact_for_a_band_limited_image():

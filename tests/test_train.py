@@ -63,7 +63,7 @@ def test_training_columns_are_limited_by_class(sources):
 
 @pytest.fixture
 def folder(sources, tmp_path):
-    training.train_models(tmp_path / "model", None, preset="few", images=5, epochs=25, seed=0, workers=1, config=CONFIG)
+    training.train_models(tmp_path / "model", None, preset="few", images=5, epochs=100, seed=0, workers=1, config=CONFIG)
     return tmp_path / "model"
 
 
@@ -73,7 +73,7 @@ def test_train_and_evaluate_whole(folder, monkeypatch):
     assert names == files | {f"without_context/{name}" for name in files} | {"accuracy.png"}
     with (folder / "accuracy.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["epoch"]) for row in rows] == list(range(1, 26))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 101))
     assert float(rows[-1]["test"]) > 0.7 > 2 * float(rows[0]["train"])
     facts = json.loads((folder / "model.json").read_text())
     assert facts["training"]["hosts"] == ["MoTe2", "WS2"]

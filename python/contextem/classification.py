@@ -199,7 +199,7 @@ class Classification:
         height, width = micrograph.shape
         side = 7.2
         image_height = side * height / width
-        top, bottom = (0.35 if title else 0.08), 0.75
+        top, bottom = (0.35 if title else 0.08), 0.5
         total = image_height + top + bottom
         figure = Figure(figsize=(side + 0.16, total), facecolor="white")
         axes = figure.add_axes(
@@ -240,7 +240,7 @@ class Classification:
             fontsize=9,
             handletextpad=0.2,
             columnspacing=1.4,
-            bbox_to_anchor=(0.5, 0.0),
+            bbox_to_anchor=(0.5, 0.01),
         )
         legend.set_in_layout(False)
         _draw_scale_bar(axes, width, height, self.sampling)

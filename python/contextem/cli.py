@@ -195,7 +195,8 @@ def _write_results(result: Classification, micrograph: Micrograph, folder: Path,
 
 def _title(result: Classification) -> str:
     context = result.provenance["context"]
-    specimen = context["host"] + (f" doped with {', '.join(context['dopants'])}" if context["dopants"] else "")
+    host = context["host"].translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+    specimen = f"{', '.join(context['dopants'])}-doped {host}" if context["dopants"] else host
     return f"{specimen}, {context['detector']['name']}, {context['energy'] / 1e3:g} keV"
 
 

@@ -230,7 +230,7 @@ def score_columns(
     result : Classification
         Only columns whose patch lies inside the image count.
     positions : (M, 2)
-        True (row, column) in px.  Those outside the frame in which patches fit do not count either.
+        True (row, column) in px.  Those without partner count where patches fit into the image.
     labels : (M,) int
         Their classes.
     tolerance : float
@@ -241,7 +241,7 @@ def score_columns(
     found, known = match_columns(result.positions, positions, tolerance / result.sampling)
     low, high = result.positions[result.complete].min(axis=0), result.positions[result.complete].max(axis=0)
     inside = ((positions >= low) & (positions <= high)).all(axis=1)
-    kept = result.complete[found] & inside[known]
+    kept = result.complete[found]
     partnered, listed = np.zeros(len(result), bool), np.zeros(len(labels), bool)
     partnered[found], listed[known] = True, True
     found, known = found[kept], known[kept]
