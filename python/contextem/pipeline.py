@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,5 +86,8 @@ def measure(
     scale = config.patch_scale(micrograph.sampling, lattice_constant)
     image = antialias(micrograph.as_float("float32"), scale)
     complete = patch_complete(image.shape, columns.positions, config.size, scale=scale)
-    moments = column_moments(image, columns.positions, config.basis, scale=scale)
+    # Beyond the border the image is mirrored: zeros there would tell the classifier the offset of the detector.
+    margin = min(ceil(scale * config.size / 2) + 1, *image.shape)
+    mirrored = np.pad(image, margin, mode="symmetric")
+    moments = column_moments(mirrored, columns.positions + margin, config.basis, scale=scale)
     return contrast_features(moments, columns.positions, complete, config.basis), complete
