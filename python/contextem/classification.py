@@ -221,7 +221,7 @@ class Classification:
             host = name in ("metal", "X2")
             style: dict[str, Any] = {
                 "marker": marker,
-                "markersize": size if host else 1.5 * size,
+                "markersize": size if host else max(1.5 * size, 4.0),
                 "markerfacecolor": colour if host else "none",
                 "markeredgecolor": colour,
                 "markeredgewidth": 0.0 if host else float(np.clip(0.2 * size, 0.7, 1.6)),

@@ -362,9 +362,18 @@ def info() -> None:
     from contextem import _kernels
     from contextem.model import load_model
 
-    facts: dict[str, Any] = {"contextem": __version__, "Python": sys.version.split()[0], **_kernels.describe()}
-    facts["torch"] = torch.__version__
-    facts["model"] = load_model().info.get("name", "unnamed")
+    kernels = _kernels.describe()
+    cuda = str(kernels["cuda"])
+    if kernels["cuda_runtime"]:
+        cuda += f", runtime {kernels['cuda_runtime'] // 1000}.{kernels['cuda_runtime'] % 1000 // 10}"
+    facts = {
+        "contextem": __version__,
+        "Python": sys.version.split()[0],
+        "kernels": f"{kernels['simd']}, compiler {kernels['compiler']}",
+        "CUDA": f"{cuda}, {kernels['cuda_devices']} devices",
+        "torch": torch.__version__,
+        "model": load_model().info.get("name", "unnamed"),
+    }
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {value}")
