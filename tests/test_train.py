@@ -63,7 +63,9 @@ def test_training_columns_are_limited_by_class(sources):
 
 @pytest.fixture
 def folder(sources, tmp_path):
-    training.train_models(tmp_path / "model", None, preset="few", images=5, epochs=100, seed=0, workers=1, config=CONFIG)
+    training.train_models(
+        tmp_path / "model", None, preset="few", images=5, epochs=100, seed=0, workers=1, config=CONFIG
+    )
     return tmp_path / "model"
 
 
