@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextem.micrograph import Micrograph
 
 F = TypeVar("F", bound=Callable[..., Any])
+ENDINGS = (".columns.csv", ".overlay.png", ".summary.json")
 PRESETS = ("tmd96", "tmd576", "tmd1296", "near-z")
 
 
@@ -128,6 +129,8 @@ def classify(
 
     Writes NAME.columns.csv, NAME.overlay.png and NAME.summary.json for every file into the output folder.
     """
+    from tqdm import tqdm
+
     from contextem.micrograph import read
     from contextem.model import load_model
     from contextem.pipeline import classify as classify_micrograph
@@ -137,7 +140,7 @@ def classify(
     context = _make_context(host, dopants, energy_kev, detector, lattice_constant)
     _refuse_existing([output / f"{file.stem}{ending}" for file in files for ending in ENDINGS], overwrite)
     model = load_model(model_folder)
-    for file in _progress(files):
+    for file in tqdm(files, desc="classifying", unit="file", disable=None, leave=False):
         micrograph = read(
             file,
             sampling="estimate" if estimate_sampling else sampling,
@@ -147,11 +150,8 @@ def classify(
             signal=int(signal) if signal is not None and signal.isdigit() else signal,
         )
         result = classify_micrograph(micrograph, context, model=model, device=device)
-        click.echo(f"{file.name}: {_describe(result, micrograph)}")
-        _write_results(result, micrograph, output, file.stem)
-
-
-ENDINGS = (".columns.csv", ".overlay.png", ".summary.json")
+        written = _write_results(result, micrograph, output, file.stem)
+        tqdm.write(f"{file.name}: {_describe(result, micrograph)}\n{written}")
 
 
 def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
@@ -164,22 +164,14 @@ def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
         raise ValueError("FILES: expected files of different names, got the same name twice; use a folder for each")
 
 
-def _progress(files: tuple[Path, ...]) -> Any:
-    if len(files) == 1:
-        return files
-    from tqdm import tqdm
-
-    return tqdm(files, unit="file", disable=None)
-
-
 def _describe(result: Classification, micrograph: Micrograph) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in result.counts.items())
     origin = micrograph.provenance["sampling"]
     return f"{len(result)} columns ({counts}); sampling {micrograph.sampling:.4g} Å/px ({origin})"
 
 
-def _write_results(result: Classification, micrograph: Micrograph, folder: Path, stem: str) -> None:
-    """Write table, picture and summary; all three or none."""
+def _write_results(result: Classification, micrograph: Micrograph, folder: Path, stem: str) -> str:
+    """Write table, picture and summary, all three or none, and say where."""
     import tempfile
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +182,7 @@ def _write_results(result: Classification, micrograph: Micrograph, folder: Path,
         result.to_json(made[2])
         for path in made:
             path.replace(folder / path.name)
-    click.echo(f"wrote {', '.join(str(folder / path.name) for path in made)}")
+    return f"wrote {', '.join(str(folder / path.name) for path in made)}"
 
 
 def _title(result: Classification) -> str:
@@ -225,7 +217,7 @@ def demo(output: Path) -> None:
     click.echo(f"{micrograph.source}: {_describe(result, micrograph)}; {seconds:.1f} s")
     found = score_columns(result, positions, labels, tolerance=0.5)
     click.echo(found.table())
-    _write_results(result, micrograph, output, "demo")
+    click.echo(_write_results(result, micrograph, output, "demo"))
 
 
 @main.command()
