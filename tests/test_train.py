@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from contextem import evaluate as evaluation
 from contextem import train as training
@@ -62,7 +63,16 @@ def test_training_columns_are_limited_by_class(sources):
 
 
 @pytest.fixture
-def folder(sources, tmp_path):
+def one_thread():
+    """Matrices as small as these are multiplied faster by one thread than shared by several on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folder(sources, tmp_path, one_thread):
     training.train_models(
         tmp_path / "model", None, preset="few", images=5, epochs=100, seed=0, workers=1, config=CONFIG
     )
