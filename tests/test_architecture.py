@@ -1,9 +1,13 @@
 """The rules the tree follows: who imports whom, types, style, and a light import."""
 
+import doctest
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -45,3 +49,18 @@ def test_every_public_name_loads_and_is_documented():
         assert getattr(contextem, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = contextem.nonsense
+
+
+def modules():
+    import contextem
+
+    return [
+        module.name for module in pkgutil.walk_packages(contextem.__path__, "contextem.") if "._c" not in module.name
+    ]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_the_docstrings_run(name):
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, extraglobs={"np": np})
+    assert failed == 0
