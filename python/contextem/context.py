@@ -249,7 +249,10 @@ class Context:
     def _energy_one_hot(self) -> NDArray[np.float64]:
         known = ", ".join(f"{energy / 1e3:g}e3" for energy in ENERGIES)
         if self.energy is None:
-            raise ValueError(f"energy: the context vector needs the beam energy in eV, one of {known}, got None")
+            raise ValueError(
+                f"energy: the context vector needs the beam energy in eV, one of {known}, got None; "
+                "give energy=... or --energy-kev"
+            )
         one_hot = np.isclose(ENERGIES, self.energy, rtol=ENERGY_TOLERANCE, atol=0.0)
         if not one_hot.any():
             raise ValueError(f"energy: expected one of the known beam energies {known} eV, got {self.energy:g}")
@@ -257,7 +260,10 @@ class Context:
 
     def _detector_one_hot(self) -> NDArray[np.float64]:
         if self.detector is None:
-            raise ValueError(f"detector: the context vector needs one of {', '.join(DETECTORS)}, got None")
+            raise ValueError(
+                f"detector: the context vector needs one of {', '.join(DETECTORS)}, got None; "
+                "give detector=... or --detector"
+            )
         return np.array([self.detector.name == name for name in DETECTORS], dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
