@@ -247,9 +247,9 @@ def test_a_high_tension_off_by_less_than_a_percent_is_the_nominal_one():
 
 
 def test_the_vector_needs_energy_and_detector():
-    with pytest.raises(ValueError, match=r"^energy: .* needs the beam energy in eV, one of 60e3, .* got None; give energy="):
+    with pytest.raises(ValueError, match=r"^energy: .* the beam energy in eV, one of 60e3, .* got None; give energy="):
         context(energy=None).vector()
-    with pytest.raises(ValueError, match=r"^detector: the context vector needs one of HAADF, .*BF, got None; give detector="):
+    with pytest.raises(ValueError, match=r"^detector: .* needs one of HAADF, .*BF, got None; give detector="):
         context(detector=None).vector()
 
 

@@ -57,6 +57,11 @@ def test_own_columns_are_classified_as_given(simulated, result):
     assert again.observed.all()
 
 
+def test_columns_outside_the_image_are_named(simulated):
+    with pytest.raises(ValueError, match=r"inside the image of \d+ x \d+ px, got 1 outside, the first at \(5, 900\)"):
+        ctm.classify(simulated.micrograph, simulated.context, columns=ctm.Columns([[50.0, 50.0], [5.0, 900.0]]))
+
+
 def test_wrong_context_is_a_worse_one(simulated):
     """MoS2 read as MoTe2: metal and X2 swap, the ambiguity that context resolves."""
     wrong = ctm.Context("MoTe2", "V", energy=80e3, detector="HAADF", lattice_constant=3.18)

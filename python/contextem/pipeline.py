@@ -47,7 +47,8 @@ def classify(
     Raises
     ------
     ValueError
-        If the energy or the detector is stated nowhere, no lattice is found, or every patch leaves the image.
+        If the energy or the detector is stated nowhere, the model was not trained with them, no lattice is found, a
+        given column lies outside the image, or every patch leaves it.
 
     Examples
     --------
@@ -73,7 +74,7 @@ def classify(
         provenance={
             "context": context.to_dict(),
             "micrograph": {"source": micrograph.source, "provenance": dict(micrograph.provenance)},
-            "model": {name: model.info[name] for name in ("name", "trained") if name in model.info},
+            "model": {name: model.info[name] for name in ("name", "version") if name in model.info},
             "contextem_version": __version__,
         },
     )
@@ -82,7 +83,36 @@ def classify(
 def measure(
     micrograph: Micrograph, columns: Columns, lattice_constant: float, config: ModelConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the contrast features (N, F) of the columns and which of their patches lie inside the image (N,)."""
+    """Measure the columns of a micrograph as a model needs them.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+    columns : Columns
+        N columns inside it.
+    lattice_constant : float
+        Å; with the sampling it sets the size of the patches.
+    config : ModelConfig
+        Basis and patch radius.
+
+    Returns
+    -------
+    (N, F) float32, (N,) bool
+        Contrast features, and whether the patch lies inside the image.
+
+    Raises
+    ------
+    ValueError
+        If a column lies outside the image, or all patches leave it.
+    """
+    outside = ((columns.positions < -0.5) | (columns.positions > np.array(micrograph.shape) - 0.5)).any(axis=1)
+    if outside.any():
+        row, column = columns.positions[outside][0]
+        raise ValueError(
+            "columns: expected positions (row, column) inside the image of "
+            f"{micrograph.shape[0]} x {micrograph.shape[1]} px, got {outside.sum()} outside, the first at ({row:g}, {column:g}); leave them out or swap row and column"
+        )
     scale = config.patch_scale(micrograph.sampling, lattice_constant)
     image = antialias(micrograph.as_float("float32"), scale)
     complete = patch_complete(image.shape, columns.positions, config.size, scale=scale)
