@@ -111,7 +111,8 @@ def measure(
         row, column = columns.positions[outside][0]
         raise ValueError(
             "columns: expected positions (row, column) inside the image of "
-            f"{micrograph.shape[0]} x {micrograph.shape[1]} px, got {outside.sum()} outside, the first at ({row:g}, {column:g}); leave them out or swap row and column"
+            f"{micrograph.shape[0]} x {micrograph.shape[1]} px, got {outside.sum()} outside, "
+            f"the first at ({row:g}, {column:g}); leave them out or swap row and column"
         )
     scale = config.patch_scale(micrograph.sampling, lattice_constant)
     image = antialias(micrograph.as_float("float32"), scale)
