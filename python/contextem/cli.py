@@ -306,7 +306,9 @@ def train(
 @click.option(
     "--preset",
     type=click.Choice(PRESETS),
-    help="Simulated on the fly where no DATA are given; by default the model's own.",
+    default="tmd576",
+    show_default=True,
+    help="Simulated on the fly where no DATA are given.",
 )
 @click.option(
     "--images",
@@ -327,7 +329,7 @@ def train(
 def evaluate(
     model_folder: Path | None,
     data: Path | None,
-    preset: str | None,
+    preset: str,
     images: int,
     ranges: str,
     workers: int | None,
