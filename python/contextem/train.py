@@ -87,6 +87,7 @@ def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed:
     micrograph, context = simulated.micrograph, simulated.context
     positions = simulated.columns.positions
     positions = positions + rng.normal(scale=POSITION_ERROR / micrograph.sampling, size=positions.shape)
+    positions = np.clip(positions, 0.0, np.array(micrograph.shape) - 1.0)
     lattice_constant = context.lattice_constant * (1 + rng.normal(scale=SCALE_ERROR))
     contrast, complete = measure(micrograph, Columns(positions), lattice_constant, config)
     return contrast[complete], simulated.labels[complete].astype(np.int64)
