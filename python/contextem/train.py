@@ -76,10 +76,6 @@ class LabelledColumns:
             return np.zeros((len(self.dose), 0), np.float32)
         return self.context if encoding == "roles" else self.composition
 
-    def select(self, chosen: NDArray[np.bool_]) -> LabelledColumns:
-        """Keep the columns marked in the (N,) mask; the images stay."""
-        return replace(self, contrast=self.contrast[chosen], labels=self.labels[chosen], image=self.image[chosen])
-
 
 def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed: int) -> tuple[NDArray[Any], ...]:
     """Contrast features and labels of the complete columns, at positions and a scale as uncertain as found ones."""
