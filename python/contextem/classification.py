@@ -197,7 +197,8 @@ class Classification:
         from matplotlib.lines import Line2D
 
         height, width = micrograph.shape
-        side = 7.2
+        bond = self.lattice_constant / np.sqrt(3) / self.sampling
+        side = float(np.clip(0.11 * width / bond, 7.2, 14.4))  # inches; dense images get room for their columns
         image_height = side * height / width
         top, bottom = (0.35 if title else 0.08), 0.5
         total = image_height + top + bottom
@@ -211,10 +212,8 @@ class Classification:
         if title:
             axes.set_title(title, fontsize=11, pad=6)
 
-        # Markers a third of a bond wide, in points of the figure: they touch neither neighbour nor each other.
-        points_per_px = side * 72 / width
-        bond = self.lattice_constant / np.sqrt(3) / self.sampling * points_per_px
-        size = float(np.clip(0.42 * bond, 1.2, 9.0))
+        # Markers four tenths of a bond wide, in points of the figure: they touch neither neighbour nor each other.
+        size = float(np.clip(0.42 * bond * side * 72 / width, 1.2, 9.0))
         handles = []
         for index, (name, colour, marker) in enumerate(zip(CLASSES, COLOURS, MARKERS, strict=True)):
             chosen = self.labels == index
