@@ -522,7 +522,9 @@ def test_superposition_agrees_with_multislice():
 @pytest.mark.parametrize("energy", [60e3, 80e3, 200e3])
 @pytest.mark.parametrize(("host", "dopant"), [("WSe2", "Cr"), ("MoS2", "V"), ("NbTe2", "Cu")])
 def test_superposition_agrees_with_multislice_in_every_case(host, dopant, energy):
-    superposed, reference, labels = compare(host, dopant, energy, ["HAADF", "MAADF"], (5, 3), 128)
+    # at 200 keV two references of 128 phonon configurations differ by up to 3 % from each other
+    phonons = 256 if energy == 200e3 else 128
+    superposed, reference, labels = compare(host, dopant, energy, ["HAADF", "MAADF"], (5, 3), phonons)
     error = superposed - reference
     means = [error[labels == c].mean(axis=0) for c in np.unique(labels)]
     print(host, dopant, energy, "max", np.abs(error).max(axis=0), "rms", np.sqrt((error**2).mean(axis=0)), means)
