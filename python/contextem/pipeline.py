@@ -61,9 +61,10 @@ def classify(
     """
     model = load_model() if model is None else model
     context = context.with_recording(micrograph)
+    context_features = model.context_features(context)
     columns = find_columns(micrograph, context) if columns is None else columns
     contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
-    probabilities = model.predict(contrast, model.context_features(context), device=device)
+    probabilities = model.predict(contrast, context_features, device=device)
     return Classification(
         positions=columns.positions,
         probabilities=probabilities,

@@ -351,7 +351,7 @@ def train_models(
         model, curves[name] = train(
             training, test, each, epochs=epochs, seed=seed, device=device, label=f"training {name}"
         )
-        model.info.update(name=f"{preset}, {name}", training=facts)
+        model.info.update(name=f"{facts['preset']}, {name}", training=facts)
         target = folder if each.context != "none" else folder / WITHOUT_CONTEXT
         model.save(target)
         curves[name].to_csv(target / "accuracy.csv")

@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -35,6 +34,7 @@ from scipy.special import j0
 from tqdm import tqdm
 
 from contextem._output import whole_file
+from contextem._processes import process_pool
 from contextem.micrograph import Detector
 
 ELEMENTS = ("Mo", "W", "Nb", "Ta", "S", "Se", "Te", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zr", "Re")
@@ -359,7 +359,7 @@ def build(
     names = [*ELEMENTS, *(pair_name(x, t) for x, distances in PAIR_DISTANCES.items() for t in distances)]
     # the most expensive first, so that no process is left with a long one at the end
     jobs = sorted(itertools.product(energies, names), key=lambda job: (-job[0], "@" not in job[1]))
-    with ProcessPoolExecutor(processes) as pool:
+    with process_pool(processes) as pool:
         computed = tqdm(
             pool.map(compute, *zip(*jobs, strict=True)),
             total=len(jobs), desc="responses", unit="column", disable=None if progress else True,
