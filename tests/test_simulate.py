@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial.chebyshev import chebval
-from scipy import ndimage
+from scipy import ndimage, stats
 from scipy.spatial import cKDTree
 from scipy.special import jv
 
@@ -21,7 +21,8 @@ from contextem.simulate import dataset, responses, scattering
 from contextem.simulate.conditions import WIDE, Ranges
 from contextem.simulate.dataset import CASES, NEAR_Z, SimulatedMicrograph, simulate_micrograph
 from contextem.simulate.multislice import resample, scan_probes, simulate_multislice
-from contextem.simulate.render import Group, smooth_noise, superpose
+from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.render import Group, superpose
 from contextem.simulate.responses import library
 from contextem.simulate.structures import X2, Monolayer, doped_monolayer, honeycomb, relax, supercell
 
@@ -248,6 +249,65 @@ def test_smooth_noise_is_smooth_in_every_dimension():
             assert np.diff(noise, axis=axis).std() < 0.3
 
 
+def test_superposition_in_single_precision_is_close():
+    layer = doped_monolayer(3.3, (-6, -6), (42, 30), np.random.default_rng(3))
+    groups = dataset.column_groups(layer, "WSe2", "Cr", 200e3, "MAADF", defocus=9.0, source_size=0.3)
+    offsets = np.random.default_rng(4).normal(0.0, 0.2, (120, 2))
+    exact = superpose(groups, (120, 80), 0.3, offsets)
+    single = superpose(groups, (120, 80), 0.3, offsets, dtype=np.float32)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, exact, atol=1e-5 * exact.max())
+
+
+def test_a_large_source_leaves_out_only_what_it_has_blurred_away():
+    response = library().response("W", 300e3, "HAADF")
+    image = superpose([Group(response, 0.6, np.array([[5.0, 5.0]]))], (50, 50), 0.2, period=(24.0, 24.0))
+    index = np.arange(-int(24 * response.cutoff), int(24 * response.cutoff) + 1) / 24
+    k = np.hypot(index[:, None], index)
+    chebyshev = chebval(2 * k / response.cutoff - 1, response.coefficients) * np.maximum(1 - k / response.cutoff, 0)
+    wave = np.exp(2j * np.pi * np.outer(np.arange(50) * 0.2 - 5.0, index))
+    expected = (wave @ (chebyshev * np.exp(-2 * (np.pi * 0.6 * k) ** 2)) @ wave.T).real / 24**2
+    np.testing.assert_allclose(image, expected, atol=2e-5 * expected.max())
+
+
+@pytest.mark.parametrize("mean", [3.0, 11.9, 12.0, 12.7, 20.3, 300.0, 5000.0])
+def test_counts_have_the_poisson_distribution(mean):
+    count = 2_000_000
+    drawn = poisson(np.full(count, mean, np.float32), np.random.default_rng(int(mean)))
+    assert drawn.dtype == np.float32
+    assert (drawn == np.rint(drawn)).all()
+    exact = stats.poisson(float(np.float32(mean)))
+    values, counts = np.unique(drawn, return_counts=True)
+    # the largest distance that 1 sample in 1000 of this size has, plus what the expansion may be off
+    assert np.abs(np.cumsum(counts) / count - exact.cdf(values)).max() < 1.95 / np.sqrt(count) + 5e-5
+    wanted = [float(moment) for moment in exact.stats("mvs")]
+    deviation = np.sqrt([wanted[1], wanted[1] ** 2 * (2 + 1 / mean), 6.0 + 20 / mean]) / np.sqrt(count)
+    found = [drawn.mean(dtype=float), drawn.var(dtype=float), stats.skew(drawn.astype(float))]
+    assert (np.abs(np.subtract(found, wanted)) < 4 * deviation + np.multiply(wanted, [1e-5, 2e-4, 5e-4])).all()
+
+
+def test_counts_of_nothing_and_of_very_much():
+    drawn = poisson(np.array([0.0, 1e-30, 1e9], np.float32), np.random.default_rng(0))
+    assert drawn[:2].tolist() == [0.0, 0.0]
+    assert drawn[2] == pytest.approx(1e9, abs=6e9**0.5 * 5)
+
+
+def test_smooth_noise_has_the_spectrum_of_the_gaussian():
+    for shape, sigma, dtype in (((144, 101), 5.0, np.float32), ((120, 90), 0.5, np.float64)):
+        rng = np.random.default_rng(2)
+        noise = [smooth_noise(shape, sigma, rng, dtype) for _ in range(200)]
+        assert noise[0].dtype == dtype
+        power = np.mean([np.abs(np.fft.fft2(one.astype(float))) ** 2 for one in noise], axis=0)
+        k = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
+        expected = np.exp(-4 * (np.pi * sigma * k) ** 2)
+        expected[0, 0] = 0.0
+        expected *= np.prod(shape) ** 2 / expected.sum()
+        strong = expected > 1e-3 * expected.max()
+        ratio = power[strong] / expected[strong]
+        assert ratio.mean() == pytest.approx(1, abs=0.02)
+        assert ratio.std() < 0.15
+
+
 # -------------------------------------------------------------------------------------------------------- structures
 
 
@@ -338,6 +398,14 @@ def test_a_micrograph_of_any_case(host, dopant, energy, detector):
     assert len(labels) * a**2 * np.sqrt(3) / 4 == pytest.approx(area, rel=0.12)
     assert simulated.context.host == host
     assert simulated.context.detector == micrograph.detector
+
+
+def test_a_micrograph_may_be_large():
+    simulated = simulate_micrograph("MoS2", "V", 80e3, "HAADF", 2, size=150.0, sampling=0.25)
+    assert simulated.micrograph.shape == (600, 600)
+    assert len(simulated.labels) == pytest.approx(150**2 / (HOSTS["MoS2"].lattice_constant ** 2 * 3**0.5 / 4), rel=0.05)
+    corner = simulated.micrograph.data[-100:, -100:]
+    assert corner.mean() == pytest.approx(simulated.micrograph.data.mean(), rel=0.4)
 
 
 def test_same_seed_same_micrograph_and_others_differ():

@@ -26,7 +26,8 @@ from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
 from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
-from contextem.simulate.render import MARGIN, Group, smooth_noise, superpose
+from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.render import MARGIN, Group, superpose
 from contextem.simulate.responses import (
     SEMIANGLES,
     THERMAL_CHALCOGEN,
@@ -177,7 +178,7 @@ def simulate_micrograph(
     seed : int
         Same arguments and seed, same micrograph.
     size : float
-        Side of the square image, Å.
+        Side of the square image, Å: from 16 px on, as large as a column table and the pixels fit into memory.
     ranges : Ranges
         What is drawn from.
     **given : float
@@ -230,12 +231,13 @@ def simulate_micrograph(
     groups = column_groups(
         layer, host, dopant, beam, measured, defocus=drawn["defocus"], source_size=drawn["source_size"]
     )
-    image = superpose(groups, (pixels, pixels), drawn["sampling"], offsets)
+    image = superpose(groups, (pixels, pixels), drawn["sampling"], offsets, dtype=np.float32)
     metal = library().response(known.metal, beam, measured, drawn["defocus"])
     peak = float(metal.radial(0.0, np.hypot(drawn["source_size"], THERMAL_METAL)))
     image += peak * _contamination(rng, image.shape, drawn)
     # the tails of the Fourier series may dip below zero by rounding where there is vacuum
-    counts = rng.poisson(np.maximum(image, 0.0) * drawn["dose"]) + rng.normal(0.0, drawn["readout"], image.shape)
+    counts = poisson(np.maximum(image, 0.0) * np.float32(drawn["dose"]), rng)
+    counts += np.float32(drawn["readout"]) * rng.standard_normal(counts.shape, dtype=np.float32)
     positions = _in_pixels(layer.sites, slow, drawn["sampling"])
     inside = ((positions >= 0.0) & (positions <= pixels - 1)).all(axis=1)
     name = f"{host}-{dopant or 'undoped'}-{beam / 1e3:g}keV-{measured.name}-{seed}"
@@ -251,7 +253,7 @@ def simulate_micrograph(
         "seed": seed,
     }
     micrograph = Micrograph(
-        counts.astype(np.float32),
+        counts,
         drawn["sampling"],
         beam,
         measured,
@@ -323,10 +325,10 @@ def _scan_offsets(
     return slow + rng.normal(0.0, 1.0, (rows, 2)) * jitter, slow
 
 
-def _contamination(rng: np.random.Generator, shape: tuple[int, ...], drawn: Mapping[str, float]) -> NDArray[np.float64]:
+def _contamination(rng: np.random.Generator, shape: tuple[int, ...], drawn: Mapping[str, float]) -> NDArray[np.float32]:
     """Scattering of carbon, in units of the metal peak: an even level, and clouds about `haze` high."""
-    clouds = smooth_noise(shape, float(rng.uniform(4.0, 15.0)) / drawn["sampling"], rng)
-    fine = smooth_noise(shape, 0.6 / drawn["sampling"], rng)
+    clouds = smooth_noise(shape, float(rng.uniform(4.0, 15.0)) / drawn["sampling"], rng, np.float32)
+    fine = smooth_noise(shape, 0.6 / drawn["sampling"], rng, np.float32)
     cover = np.maximum(drawn["haze"] * (1.0 + 0.6 * clouds) * (1.0 + drawn["carbon"] * fine), 0.0)
     return np.asarray(drawn["background"] + cover)
 
