@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import sys
+import types
 
 import abtem
 import numpy as np
 import pytest
 from ase import Atoms
 from click.testing import CliRunner
+from scipy import fft
 
 from contextem.cli import main
 from contextem.context import HOSTS
@@ -103,6 +106,20 @@ def test_a_fair_aperture_gives_the_same_peak_in_every_cell():
     expected = float(library().response("W", 80e3, "HAADF").radial(0.0))
     np.testing.assert_allclose(fair, expected, rtol=0.01)
     assert np.ptp(fair) < 0.35 * np.ptp(whole)
+
+
+def test_the_way_through_a_gpu_gives_the_same(specimen, beams, monkeypatch):
+    # NumPy in the clothes of CuPy: batches of waves, and copies back
+    cupy = types.ModuleType("cupy")
+    vars(cupy).update({name: getattr(np, name) for name in ("asarray", "pad", "empty", "stack")})
+    cupy.fft, cupy.asnumpy = fft, np.asarray
+    cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=lambda: 1))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    found = scatter_beams(specimen[0], 80e3, DETECTORS, phonons=2, seed=4, device="gpu")
+    np.testing.assert_allclose(found.gram, beams.gram, atol=1e-6 * np.abs(beams.gram).max())
+    cupy.cuda.runtime.getDeviceCount = lambda: 0
+    with pytest.raises(ValueError, match="device: gpu needs an NVIDIA GPU"):
+        array_module("gpu")
 
 
 def test_beams_cannot_be_sent_anywhere(specimen):
@@ -226,7 +243,7 @@ def test_a_manifest_without_engine_is_of_responses(tmp_path):
     ],
 )
 def test_the_shell_refuses_in_one_sentence(tmp_path, monkeypatch, arguments, words):
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
     done = CliRunner().invoke(main, ["simulate", *arguments, "-o", str(tmp_path / "set")])
     assert done.exit_code == 2
     assert done.output.startswith("Error: ") and done.output.count("\n") == 1

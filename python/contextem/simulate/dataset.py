@@ -1,7 +1,8 @@
 """Micrographs whose truth is known: drawn from ranges of conditions, one at a time or whole data sets.
 
-A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise.  Its truth is the
-class of each column and where the lattice site of that column lies in the image, slow drift included.
+A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise; multislice may
+take the place of the superposed responses.  Its truth is the class of each column and where the lattice site of that
+column lies in the image, slow drift included.
 """
 
 from __future__ import annotations

@@ -223,7 +223,8 @@ def scatter_beams(
     pixel = wavelength * 1e3 / float(np.sqrt(np.prod(lengths)))
     shares = np.stack([ring_shares(k * wavelength * 1e3, pixel, *pair) for pair in angles]).reshape(len(angles), -1)
     seen = np.flatnonzero(shares.any(axis=0))
-    amplitudes = xp.asarray(np.sqrt(shares[:, seen]))
+    amplitudes, pixels = xp.asarray(np.sqrt(shares[:, seen])), xp.asarray(seen)
+    kernel = xp.asarray(propagator.astype(np.complex64))
     index = _beams_of(lengths, 1e-3 * convergence / wavelength)
     gram = np.zeros((len(angles), len(index), len(index)), dtype=np.complex128)
     planes = frozen_phonons(atoms, phonons, thermal, seed)
@@ -232,9 +233,7 @@ def scatter_beams(
             xp.asarray(transmission_function(symbols, xy, lengths, gpts, beam).astype(np.complex64))
             for symbols, xy in plane
         )
-        exits = _exit_waves(
-            first, later, xp.asarray(propagator.astype(np.complex64)), index, xp.asarray(seen), transform
-        )
+        exits = _exit_waves(first, later, kernel, index, pixels, xp, transform)
         for total, amplitude in zip(gram, amplitudes, strict=True):
             weighted = exits * amplitude
             product = weighted @ weighted.conj().T
@@ -242,28 +241,23 @@ def scatter_beams(
     return Beams(lengths, wavelength, convergence, thickness, index, gram / phonons)
 
 
-def _exit_waves(first: Any, later: Sequence[Any], propagator: Any, index: Any, seen: Any, transform: Any) -> Any:
-    """Exit waves (N, pixels seen) of the plane waves `index` (N, 2); one at a time they stay in the cache of a CPU."""
+def _exit_waves(
+    first: Any, later: Sequence[Any], propagator: Any, index: NDArray[np.int64], seen: Any, xp: Any, transform: Any
+) -> Any:
+    """Exit waves, (N, pixels seen), of the plane waves `index` (N, 2)."""
     reach = int(np.abs(index).max())
-    shape = first.shape
+    rows, columns = first.shape
     # the spectrum of T exp(2 pi i k x) is that of T, shifted by k
-    spectrum = transform.fft2(first) / np.prod(shape).astype(np.float32)
-    on_cpu = isinstance(spectrum, np.ndarray)
-    xp: Any = np if on_cpu else array_module("gpu")[0]
-    padded = xp.pad(spectrum, reach, mode="wrap")
+    spectrum = xp.pad(transform.fft2(first) / np.float32(rows * columns), reach, mode="wrap")
     exits = xp.empty((len(index), len(seen)), dtype=np.complex64)
-    batch = 1 if on_cpu else 64
+    # one wave at a time stays in the cache of a CPU; a GPU wants many
+    batch = 1 if xp is np else 64
     for start in range(0, len(index), batch):
-        chosen = slice(start, start + batch)
-        wave = xp.stack(
-            [
-                padded[reach - i : reach - i + shape[0], reach - j : reach - j + shape[1]]
-                for i, j in index[chosen].tolist()
-            ]
-        )
+        corners = reach - index[start : start + batch]
+        wave = xp.stack([spectrum[i : i + rows, j : j + columns] for i, j in corners.tolist()])
         for transmission in later:
             wave = transform.fft2(transform.ifft2(wave * propagator, norm="forward") * transmission)
-        exits[chosen] = wave.reshape(len(wave), -1)[:, seen]
+        exits[start : start + batch] = wave.reshape(len(wave), -1)[:, seen]
     return exits
 
 
