@@ -12,8 +12,11 @@ from contextem.classification import Classification
 from contextem.columns import Columns, find_columns
 from contextem.context import Context
 from contextem.micrograph import Micrograph
-from contextem.model import Model, ModelConfig, contrast_features, load_model
+from contextem.contrast import contrast_features
+from contextem.attention import ModelConfig
+from contextem.model import Model, load_model
 from contextem.moments import column_moments
+from contextem.neighbours import neighbourhood
 from contextem.patches import antialias, patch_complete
 
 
@@ -64,7 +67,7 @@ def classify(
     context_features = model.context_features(context)
     columns = find_columns(micrograph, context) if columns is None else columns
     contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
-    probabilities = model.predict(contrast, context_features, device=device)
+    probabilities, familiarity = model.predict(contrast, context_features, device=device)
     return Classification(
         positions=columns.positions,
         probabilities=probabilities,
@@ -122,4 +125,5 @@ def measure(
     margin = min(ceil(scale * config.size / 2) + 1, *image.shape)
     mirrored = np.pad(image, margin, mode="symmetric")
     moments = column_moments(mirrored, columns.positions + margin, config.basis, scale=scale)
-    return contrast_features(moments, columns.positions, complete, config.basis), complete
+    around = neighbourhood(columns.positions, columns.sublattice, complete, lattice_constant / micrograph.sampling)
+    return contrast_features(moments, complete, around, config.basis), complete

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from contextem._output import whole_file
 from contextem._processes import process_pool
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
+from contextem.elements import atomic_shares
 from contextem.micrograph import Detector, Micrograph, check_energy
 from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
 from contextem.simulate.noise import poisson, smooth_noise
@@ -36,6 +37,7 @@ from contextem.simulate.responses import (
     Response,
     collection_angles,
     library,
+    mean_response,
 )
 from contextem.simulate.structures import (
     DOPANT,
@@ -420,16 +422,29 @@ def column_groups(
     metal_blur, chalcogen_blur = (float(np.hypot(source_size, rms)) for rms in (THERMAL_METAL, THERMAL_CHALCOGEN))
     # the midpoint of two independent atoms vibrates less than one; their separation is in the response already
     pair_blur = float(np.hypot(source_size, THERMAL_CHALCOGEN / np.sqrt(2.0)))
-    atom: Callable[..., Response] = partial(responses.response, energy=energy, detector=detector)
-    pair: Callable[..., Response] = partial(responses.pair, known.chalcogen, known.thickness, energy, detector)
+    shares = atomic_shares(known.chalcogen)
+
+    def atom(symbol: str, shift: float = 0.0) -> Response:
+        return responses.response(symbol, energy, detector, defocus + shift)
+
+    def chalcogen(shift: float) -> Response:
+        return mean_response((share, atom(symbol, shift)) for symbol, share in shares.items())
+
+    def pair() -> Response:
+        thicknesses = {symbol: host_of(f"{known.metal}{symbol}2").thickness for symbol in shares}
+        return mean_response(
+            (share, responses.pair(symbol, thicknesses[symbol], energy, detector, defocus))
+            for symbol, share in shares.items()
+        )
+
     kinds: list[tuple[NDArray[np.bool_], float, Callable[[], Response]]]
-    kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal, defocus=defocus))]
+    kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal))]
     if dopant:
-        kinds.append((layer.labels == DOPANT, metal_blur, lambda: atom(dopant, defocus=defocus)))
+        kinds.append((layer.labels == DOPANT, metal_blur, lambda: atom(dopant)))
     kinds += [
-        (layer.labels == X2, pair_blur, lambda: pair(defocus=defocus)),
-        (single & layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=defocus + half)),
-        (single & ~layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=defocus - half)),
+        (layer.labels == X2, pair_blur, pair),
+        (single & layer.upper, chalcogen_blur, lambda: chalcogen(half)),
+        (single & ~layer.upper, chalcogen_blur, lambda: chalcogen(-half)),
     ]
     return [Group(response(), blur, layer.atoms[chosen]) for chosen, blur, response in kinds if chosen.any()]
 
@@ -552,6 +567,44 @@ def recipes(preset: str, images_per_case: int, seed: int = 0, *, ranges: str = "
         Recipe(*case, *condition, i, turns[i % len(turns)])
         for i, condition, case in itertools.product(images, conditions, cases)
     ]
+
+
+def alloy_recipes(count: int, seed: int, chalcogens: Sequence[str] = CHALCOGENS) -> list[Recipe]:
+    """List micrographs of alloys in the mean-field picture: every chalcogen column is the same mean of two elements.
+
+    Such materials are not real, but between the chalcogens they are as bright as any may be, which is what a classifier
+    has to learn that shall judge a chalcogen it has not seen.
+
+    Parameters
+    ----------
+    count : int
+        Number of micrographs.
+    seed : int
+        Same seed, same recipes.
+    chalcogens : sequence of str
+        Elements that are mixed, two by two.
+
+    Returns
+    -------
+    list of Recipe
+        Metals, dopants and the conditions of "tmd1296" in turn, half of them of each of `RANGES`.
+
+    Examples
+    --------
+    >>> alloy_recipes(1, 0, ("S", "Te"))[0].host
+    'Mo(S0.37Te0.63)2'
+    """
+    rng = np.random.default_rng([seed, 17])
+    kinds = list(itertools.product(PRESETS["tmd1296"][1], METALS, (*DOPANTS, None)))
+    pairs = list(itertools.combinations(chalcogens, 2))
+    made: list[Recipe] = []
+    for i, pick in enumerate(rng.permutation(np.arange(count) % len(kinds))):
+        (energy, detector), metal, dopant = kinds[pick]
+        one, other = pairs[rng.integers(len(pairs))]
+        share = int(rng.integers(5, 96))
+        host = f"{metal}({one}{(100 - share) / 100:.2f}{other}{share / 100:.2f})2"
+        made.append(Recipe(host, dopant, energy, detector, seed + i, tuple(RANGES)[i % len(RANGES)]))
+    return made
 
 
 def generate(

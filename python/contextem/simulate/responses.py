@@ -19,7 +19,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
@@ -133,6 +133,20 @@ def expansion(kappa: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     inside = np.clip(kappa, 0.0, 1.0)
     polynomials = chebvander(2.0 * inside - 1.0, count - 1).reshape(*inside.shape, count)
     return np.asarray(polynomials * (1.0 - inside)[..., None])
+
+
+def mean_response(parts: Iterable[tuple[float, Response]]) -> Response:
+    """Return the mean of responses of one energy, each with its share.
+
+    Examples
+    --------
+    >>> sulphur, tellurium = (library().response(x, 80e3, "HAADF") for x in ("S", "Te"))
+    >>> mean = mean_response([(0.25, sulphur), (0.75, tellurium)])
+    >>> bool(sulphur.radial(0.0) < mean.radial(0.0) < tellurium.radial(0.0))
+    True
+    """
+    shares, responses = zip(*parts, strict=True)
+    return Response(responses[0].cutoff, np.tensordot(shares, [each.coefficients for each in responses], 1))
 
 
 @dataclass(frozen=True, eq=False)
