@@ -76,6 +76,25 @@ PRESETS: Mapping[str, Preset] = {
 
 
 @dataclass(frozen=True, eq=False)
+class Scene:
+    """What noise and scan hide in a simulated micrograph.
+
+    Attributes
+    ----------
+    layer : Monolayer
+        The columns in the image, in their order there.
+    image : ndarray of float64, shape (H, W)
+        Fraction of the beam at each pixel, contamination included, without noise.
+    offsets : ndarray of float64, shape (H, 2)
+        Where each row of the scan lies relative to its nominal place, Å.
+    """
+
+    layer: Monolayer
+    image: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class SimulatedMicrograph:
     """A micrograph with its truth.
 
@@ -91,6 +110,8 @@ class SimulatedMicrograph:
         Host, dopant, energy and detector.
     conditions : dict
         Everything that was drawn or given: dose, source_size, defocus, ...
+    scene : Scene or None
+        For the ideal observer; not saved.
     """
 
     micrograph: Micrograph
@@ -98,6 +119,7 @@ class SimulatedMicrograph:
     labels: NDArray[np.int8]
     context: Context
     conditions: dict[str, Any] = field(repr=False)
+    scene: Scene | None = field(default=None, repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one ``.npz``, whole or not at all.
@@ -260,7 +282,8 @@ def simulate_micrograph(
     )
     columns = Columns(positions[inside], layer.sublattice[inside])
     context = Context(host, (dopant,) if dopant else (), beam, measured)
-    return SimulatedMicrograph(micrograph, columns, layer.labels[inside], context, conditions)
+    seen = Monolayer(layer.sites[inside], layer.displacements[inside], layer.labels[inside], layer.upper[inside])
+    return SimulatedMicrograph(micrograph, columns, seen.labels, context, conditions, Scene(seen, image, offsets))
 
 
 def column_groups(
