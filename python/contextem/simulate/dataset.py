@@ -83,14 +83,14 @@ class Scene:
     ----------
     layer : Monolayer
         The columns in the image, in their order there.
-    image : ndarray of float64, shape (H, W)
+    image : ndarray of float, shape (H, W)
         Fraction of the beam at each pixel, contamination included, without noise.
     offsets : ndarray of float64, shape (H, 2)
         Where each row of the scan lies relative to its nominal place, Å.
     """
 
     layer: Monolayer
-    image: NDArray[np.float64]
+    image: NDArray[np.floating[Any]]
     offsets: NDArray[np.float64]
 
 
@@ -111,7 +111,7 @@ class SimulatedMicrograph:
     conditions : dict
         Everything that was drawn or given: dose, source_size, defocus, ...
     scene : Scene or None
-        For the ideal observer; not saved.
+        For the ideal observer, where responses were superposed; not saved.
     """
 
     micrograph: Micrograph
@@ -222,11 +222,107 @@ def simulate_micrograph(
     >>> simulated.micrograph.shape, len(simulated.columns) == len(simulated.labels)
     ((210, 210), True)
     """
+    scan = draw_scan(host, dopant, energy, detector, seed, size=size, ranges=ranges, given=given)
+    drawn, vacancies = scan.drawn, scan.drawn["vacancy_fraction"] / 2.0
+    layer = doped_monolayer(
+        host_of(host).lattice_constant,
+        scan.offsets.min(axis=0) - MARGIN,
+        scan.offsets.max(axis=0) + scan.pixels * drawn["sampling"] + MARGIN,
+        scan.rng,
+        transform=scan.transform,
+        dopant_fraction=drawn["dopant_fraction"] if dopant else 0.0,
+        single_fraction=vacancies,
+        double_fraction=vacancies,
+        disorder=drawn["disorder"],
+        relaxation=scan.relaxation,
+    )
+    groups = column_groups(
+        layer, host, dopant, scan.energy, scan.detector, defocus=drawn["defocus"], source_size=drawn["source_size"]
+    )
+    image = superpose(groups, (scan.pixels, scan.pixels), drawn["sampling"], scan.offsets)
+    return record(scan, image, layer.sites, layer.labels, layer=layer)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What is drawn before the specimen: the conditions of a micrograph and where its probe stands.
+
+    Attributes
+    ----------
+    host, dopant, seed
+        As for `simulate_micrograph`.
+    energy : float
+        eV.
+    detector : Detector
+        With both angles.
+    drawn : dict of str to float
+        Conditions by their name in `Ranges`.
+    relaxation : (float, float)
+        Range from which the relaxation around each vacancy is drawn.
+    pixels : int
+        Side of the image.
+    rotation : float
+        Of the lattice, radians.
+    transform : ndarray of float64, shape (2, 2)
+        Rotation and strain of the lattice.
+    offsets, slow : ndarray of float64, shape (pixels, 2)
+        Where each row lies relative to its nominal place, Å: with drift and jitter, and with drift alone.
+    rng : numpy.random.Generator
+        For all that is drawn later.
+    """
+
+    host: str
+    dopant: str | None
+    seed: int
+    energy: float
+    detector: Detector
+    drawn: dict[str, float]
+    relaxation: tuple[float, float]
+    pixels: int
+    rotation: float
+    transform: NDArray[np.float64] = field(repr=False)
+    offsets: NDArray[np.float64] = field(repr=False)
+    slow: NDArray[np.float64] = field(repr=False)
+    rng: np.random.Generator = field(repr=False)
+
+
+def draw_scan(
+    host: str,
+    dopant: str | None,
+    energy: float,
+    detector: Detector | str,
+    seed: int,
+    *,
+    size: float,
+    ranges: Ranges,
+    given: Mapping[str, float],
+    stream: str = "",
+) -> Scan:
+    """Draw the conditions of a micrograph and the places of its probe.
+
+    Parameters
+    ----------
+    host, dopant, energy, detector, seed, size, ranges, given
+        As for `simulate_micrograph`.
+    stream : str
+        Another stream, other random numbers for the same seed.
+
+    Returns
+    -------
+    Scan
+
+    Examples
+    --------
+    >>> scan = draw_scan("WSe2", "Cr", 80e3, "HAADF", 1, size=42.0, ranges=WIDE, given={"sampling": 0.2})
+    >>> scan.pixels, scan.offsets.shape
+    (210, (210, 2))
+    """
     beam = check_energy(energy)
-    known = host_of(host)
+    host_of(host)
     named = Detector(detector) if isinstance(detector, str) else detector
     # the same seed gives unrelated micrographs for different cases
-    rng = np.random.default_rng([seed, zlib.crc32(f"{host}:{dopant}:{beam:g}:{named.name}".encode())])
+    case = f"{host}:{dopant}:{beam:g}:{named.name}{stream}"
+    rng = np.random.default_rng([seed, zlib.crc32(case.encode())])
     drawn = draw_conditions(rng, ranges, given)
     measured = draw_angles(rng, named, beam)
     pixels = round(size / drawn["sampling"])
@@ -235,42 +331,62 @@ def simulate_micrograph(
     angle = float(rng.uniform(0.0, 2.0 * np.pi))
     strain = rng.normal(0.0, drawn["strain"], (2, 2))
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    vacancies = drawn["vacancy_fraction"] / 2.0
     offsets, slow = _scan_offsets(rng, pixels, drawn["drift"], drawn["jitter"])
-    layer = doped_monolayer(
-        known.lattice_constant,
-        offsets.min(axis=0) - MARGIN,
-        offsets.max(axis=0) + pixels * drawn["sampling"] + MARGIN,
-        rng,
-        transform=(np.eye(2) + strain) @ rotation,
-        dopant_fraction=drawn["dopant_fraction"] if dopant else 0.0,
-        single_fraction=vacancies,
-        double_fraction=vacancies,
-        disorder=drawn["disorder"],
-        relaxation=(drawn["relaxation"],) * 2 if "relaxation" in given else ranges.relaxation,
-    )
-    groups = column_groups(
-        layer, host, dopant, beam, measured, defocus=drawn["defocus"], source_size=drawn["source_size"]
-    )
-    image = superpose(groups, (pixels, pixels), drawn["sampling"], offsets)
-    metal = library().response(known.metal, beam, measured, drawn["defocus"])
+    relaxation = (drawn["relaxation"],) * 2 if "relaxation" in given else ranges.relaxation
+    transform = (np.eye(2) + strain) @ rotation
+    return Scan(host, dopant, seed, beam, measured, drawn, relaxation, pixels, angle, transform, offsets, slow, rng)
+
+
+def record(
+    scan: Scan,
+    image: NDArray[np.float64],
+    sites: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    *,
+    layer: Monolayer | None = None,
+    **more: Any,
+) -> SimulatedMicrograph:
+    """Turn an ideal image into a micrograph with its truth: contamination, dose and readout noise.
+
+    Parameters
+    ----------
+    scan : Scan
+        How it is recorded; its source of randomness is used up further.
+    image : ndarray of float64, shape (pixels, pixels)
+        Fraction of the beam on the detector.
+    sites : ndarray of float64, shape (N, 2)
+        Where the lattice sites are, Å; those outside the image are left out.
+    labels : ndarray of int8, shape (N,)
+        Class of each, index into `contextem.columns.CLASSES`.
+    layer : Monolayer, optional
+        The columns of these sites, if the ideal observer is to know them.
+    **more
+        Further conditions to keep.
+
+    Returns
+    -------
+    SimulatedMicrograph
+    """
+    drawn, beam, measured = scan.drawn, scan.energy, scan.detector
+    metal = library().response(host_of(scan.host).metal, beam, measured, drawn["defocus"])
     peak = float(metal.radial(0.0, np.hypot(drawn["source_size"], THERMAL_METAL)))
-    image += peak * _contamination(rng, image.shape, drawn)
+    image = image + peak * _contamination(scan.rng, image.shape, drawn)
     # the tails of the Fourier series may dip below zero by rounding where there is vacuum
-    counts = rng.poisson(np.maximum(image, 0.0) * drawn["dose"]) + rng.normal(0.0, drawn["readout"], image.shape)
-    positions = _in_pixels(layer.sites, slow, drawn["sampling"])
-    inside = ((positions >= 0.0) & (positions <= pixels - 1)).all(axis=1)
-    name = f"{host}-{dopant or 'undoped'}-{beam / 1e3:g}keV-{measured.name}-{seed}"
+    electrons = scan.rng.poisson(np.maximum(image, 0.0) * drawn["dose"])
+    counts = electrons + scan.rng.normal(0.0, drawn["readout"], image.shape)
+    positions = _in_pixels(sites, scan.slow, drawn["sampling"])
+    inside = ((positions >= 0.0) & (positions <= scan.pixels - 1)).all(axis=1)
+    name = f"{scan.host}-{scan.dopant or 'undoped'}-{beam / 1e3:g}keV-{measured.name}-{scan.seed}"
     conditions = drawn | {
-        "host": host,
-        "dopant": dopant,
+        "host": scan.host,
+        "dopant": scan.dopant,
         "energy": beam,
         "semiangle": SEMIANGLES[float(min(SEMIANGLES, key=lambda e: abs(e - beam)))],
         "detector": measured.name,
         "inner": measured.inner,
         "outer": measured.outer,
-        "rotation": angle,
-        "seed": seed,
+        "rotation": scan.rotation,
+        "seed": scan.seed,
     }
     micrograph = Micrograph(
         counts.astype(np.float32),
@@ -280,10 +396,13 @@ def simulate_micrograph(
         provenance=dict.fromkeys(("sampling", "energy", "detector"), "file"),
         source=name,
     )
-    columns = Columns(positions[inside], layer.sublattice[inside])
-    context = Context(host, (dopant,) if dopant else (), beam, measured)
-    seen = Monolayer(layer.sites[inside], layer.displacements[inside], layer.labels[inside], layer.upper[inside])
-    return SimulatedMicrograph(micrograph, columns, seen.labels, context, conditions, Scene(seen, image, offsets))
+    columns = Columns(positions[inside], (labels[inside] >= X2).astype(np.int8))
+    context = Context(scan.host, (scan.dopant,) if scan.dopant else (), beam, measured)
+    scene = None
+    if layer is not None:
+        seen = Monolayer(layer.sites[inside], layer.displacements[inside], layer.labels[inside], layer.upper[inside])
+        scene = Scene(seen, image, scan.offsets)
+    return SimulatedMicrograph(micrograph, columns, labels[inside], context, conditions | more, scene)
 
 
 def column_groups(

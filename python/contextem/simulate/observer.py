@@ -7,8 +7,8 @@ I is the noise-free image, R the response of the column at its true place, n the
 of Poisson and Gaussian noise is taken for a Poisson variable shifted by r^2, which has its mean and its variance and is
 exact where r = 0 (Snyder et al., https://doi.org/10.1364/JOSAA.12.000272).  Known are the responses (blur, defocus and
 collection angles), the places of all atoms, the classes of all other columns, contamination, dose, drift and jitter;
-prior(c) is the share that the defects were drawn with.  No classifier knows the neighbours or the contamination, so none
-is expected to be right more often.  The observer takes no notice of where the neighbours of a vacancy have moved.
+prior(c) is the share that the defects were drawn with.  No classifier knows the neighbours or the contamination, so
+none is expected to be right more often.  The observer takes no notice of where a vacancy's neighbours have moved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ TINY = 1e-9
 """Counts; keeps the logarithm finite where vacuum is expected."""
 
 
-def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = None) -> NDArray[np.float64]:
+def ideal_posterior(
+    simulated: SimulatedMicrograph, *, radius: float | None = None, equal_priors: bool = False
+) -> NDArray[np.float64]:
     """Return the posterior of every column by its exact likelihood, all else known.
 
     Parameters
@@ -40,6 +42,8 @@ def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = No
         As `contextem.simulate.dataset.simulate_micrograph` returns it; files do not hold what must be known.
     radius : float, optional
         Of the pixels that count, Å; by default the lattice constant.
+    equal_priors : bool
+        Whether all classes of a site count as equally likely, which makes the mean recall, not the accuracy, the best.
 
     Returns
     -------
@@ -88,15 +92,14 @@ def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = No
     lower = (layer.labels == SINGLE_VACANCY) & ~layer.upper
     metal_site = layer.labels < X2
     posterior = np.zeros((len(metal_site), len(CLASSES)))
+    # chalcogen sites: X2, the upper and the lower atom of a single vacancy, none
+    chalcogen_kind = layer.labels - X2 + (lower | (layer.labels == DOUBLE_VACANCY))
+    metal_shares, chalcogen_shares = [1.0 - doped, doped], [1.0 - 2.0 * vacant, vacant / 2.0, vacant / 2.0, vacant]
+    if equal_priors:
+        metal_shares, chalcogen_shares = [1.0, 1.0], [1.0, 0.5, 0.5, 1.0]
     for sites, candidates, shares, own in (
-        (metal_site, responses[:-4], [1.0 - doped, doped][: len(responses) - 4], layer.labels),
-        # X2, the upper and the lower atom of a single vacancy, none
-        (
-            ~metal_site,
-            responses[-4:],
-            [1.0 - 2.0 * vacant, vacant / 2.0, vacant / 2.0, vacant],
-            layer.labels - X2 + (lower | (layer.labels == DOUBLE_VACANCY)),
-        ),
+        (metal_site, responses[:-4], metal_shares[: len(responses) - 4], layer.labels),
+        (~metal_site, responses[-4:], chalcogen_shares, chalcogen_kind),
     ):
         likelihood = log_likelihoods(
             counts,
