@@ -8,7 +8,7 @@ from scipy.stats import norm, poisson
 
 from contextem.columns import CLASSES
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups, simulate_micrograph
-from contextem.simulate.observer import ideal_posterior, log_likelihoods
+from contextem.simulate.observer import class_shares, ideal_posterior, log_likelihoods, with_equal_priors
 from contextem.simulate.render import superpose
 from contextem.simulate.structures import DOPANT, METAL, SINGLE_VACANCY, X2, Monolayer
 
@@ -139,7 +139,9 @@ def test_rows_add_up_to_one_within_the_classes_of_the_site(seed, dose, dopant, e
     simulated = simulate_micrograph(
         "MoSe2", dopant, 80e3, "HAADF", seed, size=12.0, sampling=0.3, dose=dose, readout=readout, background=0.0
     )
-    posterior = ideal_posterior(simulated, equal_priors=equal)
+    posterior = ideal_posterior(simulated)
+    if equal:
+        posterior = with_equal_priors(posterior, class_shares(simulated))
     assert posterior.shape == (len(simulated.columns), len(CLASSES))
     assert (posterior >= 0.0).all()
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0, atol=1e-12)
@@ -152,10 +154,9 @@ def test_rows_add_up_to_one_within_the_classes_of_the_site(seed, dose, dopant, e
 
 def test_equal_priors_find_more_of_the_rare_classes():
     simulated = simulate_micrograph("WS2", "Re", 80e3, "HAADF", 1, sampling=0.2, dose=3000.0)
-    recall = [
-        (ideal_posterior(simulated, equal_priors=equal).argmax(axis=1) == DOPANT)[simulated.labels == DOPANT].mean()
-        for equal in (False, True)
-    ]
+    posterior = ideal_posterior(simulated)
+    balanced = with_equal_priors(posterior, class_shares(simulated))
+    recall = [(p.argmax(axis=1) == DOPANT)[simulated.labels == DOPANT].mean() for p in (posterior, balanced)]
     assert recall[0] < 0.3 < recall[1]
 
 

@@ -1,18 +1,25 @@
-"""What a model is worth: scores on images it has never seen, with and without context."""
+"""What a model is worth: scores on images it has never seen, with and without context, beside the ideal observer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from tqdm import tqdm
 
+from contextem._processes import process_pool
 from contextem.classification import Classification
 from contextem.columns import CLASSES
-from contextem.model import Model, load_model, packaged_model
+from contextem.model import Model, ModelConfig, load_model, packaged_model
+from contextem.patches import patch_complete
+from contextem.simulate.dataset import Recipe
+from contextem.simulate.observer import class_shares, ideal_posterior, with_equal_priors
 from contextem.train import (
     TEST_SHARE,
     WITHOUT_CONTEXT,
@@ -25,6 +32,54 @@ from contextem.train import (
 
 DOSE_BINS = ((400.0, 1000.0), (1000.0, 3000.0), (3000.0, 20000.0))
 """Electrons a pixel."""
+CALIBRATION_BINS = 15
+"""Bins of equal width, from 0 to 1, of the probability of the most probable class."""
+IDEAL = "ideal observer"
+"""Name under which `contextem.simulate.observer` is listed beside the models."""
+IDEAL_BALANCED = "ideal, equal priors"
+"""The same, going for the mean recall of the classes instead of the accuracy."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one classifier, or observer, says of labelled columns of test images.
+
+    Attributes
+    ----------
+    probabilities : (N, 5) float
+        Posteriors.
+    labels : (N,) int
+        Index into `contextem.columns.CLASSES`.
+    image : (N,) int
+        Which image each column is from; indexes the attributes below.
+    case, condition : (I,) str
+        Host and dopant, energy and detector.
+    dose : (I,) float64
+        Electrons a pixel.
+    """
+
+    probabilities: NDArray[np.floating[Any]]
+    labels: NDArray[np.int64]
+    image: NDArray[np.int64]
+    case: NDArray[np.str_]
+    condition: NDArray[np.str_]
+    dose: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, columns: LabelledColumns, probabilities: NDArray[np.floating[Any]]) -> Predictions:
+        """Return the posteriors (N, 5) of measured columns with all that they are scored by."""
+        return cls(probabilities, columns.labels, columns.image, columns.case, columns.condition, columns.dose)
+
+    def among(self, images: NDArray[np.bool_]) -> Scores:
+        """Score the columns of chosen images (I,)."""
+        chosen = images[self.image]
+        return score(self.probabilities[chosen], self.labels[chosen])
+
+    def accuracy_by_image(self) -> NDArray[np.float64]:
+        """(I,) share of the columns of each image classified right; NaN for an image without columns."""
+        right = self.probabilities.argmax(axis=1) == self.labels
+        count = np.bincount(self.image, minlength=len(self.dose))
+        return _ratio(np.bincount(self.image, right, minlength=len(self.dose)), count)
 
 
 @dataclass(frozen=True)
@@ -41,12 +96,15 @@ class Scores:
         Columns of each true class that were not found; they lower accuracy and recall.
     extra : (5,) int
         Columns of each predicted class where the truth has none; they lower precision.
+    calibration_error : float
+        Expected calibration error, see `reliability`.
     """
 
     confusion: NDArray[np.int64]
     entropy: float
     missed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(CLASSES), np.int64))
     extra: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(CLASSES), np.int64))
+    calibration_error: float = float("nan")
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -92,6 +150,7 @@ class Scores:
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
+            "expected_calibration_error": None if np.isnan(self.calibration_error) else self.calibration_error,
             "mean_entropy_bits": self.entropy,
             "classes": {
                 name: {
@@ -133,7 +192,104 @@ def score(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[A
     """Score posteriors (N, 5) against true labels (N,)."""
     p = np.maximum(probabilities, np.finfo(np.float32).tiny)
     entropy = float(-(probabilities * np.log2(p)).sum(axis=1).mean()) if len(labels) else float("nan")
-    return Scores(confusion_matrix(probabilities, labels), entropy)
+    return Scores(
+        confusion_matrix(probabilities, labels),
+        entropy,
+        calibration_error=reliability(probabilities, labels).error,
+    )
+
+
+class Reliability(NamedTuple):
+    """How often a classifier is right, by how sure it is.
+
+    Attributes
+    ----------
+    columns : (B,) int
+        How many in each bin of the probability of the most probable class.
+    confidence, accuracy : (B,) float64
+        Mean of that probability, and share classified right; NaN where the bin is empty.
+    """
+
+    columns: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance of the two, weighted by the columns; NaN without columns."""
+        if not self.columns.any():
+            return float("nan")
+        return float(np.nansum(self.columns * np.abs(self.confidence - self.accuracy)) / self.columns.sum())
+
+
+def reliability(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], bins: int = CALIBRATION_BINS
+) -> Reliability:
+    """Compare how sure a classifier is with how often it is right.
+
+    Guo et al., https://doi.org/10.48550/arXiv.1706.04599.
+
+    Parameters
+    ----------
+    probabilities : (N, 5)
+        Posteriors.
+    labels : (N,) int
+        True classes.
+    bins : int
+        Of equal width from 0 to 1.
+
+    Returns
+    -------
+    Reliability
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sure = np.tile([0.8, 0.2, 0.0, 0.0, 0.0], (10, 1))
+    >>> round(reliability(sure, np.array([0] * 6 + [1] * 4)).error, 3)
+    0.2
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    which = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
+    count = np.bincount(which, minlength=bins)
+    right = probabilities.argmax(axis=1) == labels
+    return Reliability(
+        count,
+        _ratio(np.bincount(which, confidence, minlength=bins), count),
+        _ratio(np.bincount(which, right, minlength=bins), count),
+    )
+
+
+def subsets(predictions: Predictions, *, by_case: bool = False) -> dict[str, NDArray[np.bool_]]:
+    """Return which images (I,) each score is of: all, by dose, by condition and, if wanted, by case."""
+    dose = predictions.dose
+    chosen: dict[str, NDArray[np.bool_]] = {"all": np.ones(len(dose), bool)}
+    for low, high in DOSE_BINS:
+        chosen[f"{low:g}-{high:g} e/px"] = (dose >= low) & (dose < high)
+    for facts in (predictions.condition, predictions.case) if by_case else (predictions.condition,):
+        chosen |= {name: facts == name for name in sorted(set(facts.tolist()))}
+    return {name: images for name, images in chosen.items() if images.any()}
+
+
+def score_predictions(predictions: Mapping[str, Predictions], *, by_case: bool = False) -> dict[str, dict[str, Scores]]:
+    """Score any number of classifiers side by side.
+
+    Parameters
+    ----------
+    predictions : mapping of str to Predictions
+        By the name they are printed under; of the same images.
+    by_case : bool
+        Whether to score each host and dopant as well.
+
+    Returns
+    -------
+    dict
+        ``scores[name][subset]``; the first subset is "all".
+    """
+    return {
+        name: {subset: each.among(images) for subset, images in subsets(each, by_case=by_case).items()}
+        for name, each in predictions.items()
+    }
 
 
 def evaluate(models: dict[str, Model], test: LabelledColumns) -> dict[str, dict[str, Scores]]:
@@ -151,24 +307,11 @@ def evaluate(models: dict[str, Model], test: LabelledColumns) -> dict[str, dict[
     dict
         ``scores[model name][subset name]``; the first subset is "all".
     """
-    subsets: dict[str, NDArray[np.bool_]] = {"all": np.ones(len(test.dose), bool)}
-    for low, high in DOSE_BINS:
-        subsets[f"{low:g}-{high:g} e/px"] = (test.dose >= low) & (test.dose < high)
-    for condition in sorted(set(test.condition.tolist())):
-        subsets[condition] = test.condition == condition
-    scores: dict[str, dict[str, Scores]] = {}
-    for name, model in models.items():
-        probabilities = predict(model, test)
-        scores[name] = {
-            subset: score(probabilities[chosen[test.image]], test.labels[chosen[test.image]])
-            for subset, chosen in subsets.items()
-            if chosen.any()
-        }
-    return scores
+    return score_predictions({name: Predictions.of(test, predict(model, test)) for name, model in models.items()})
 
 
 def report(scores: dict[str, dict[str, Scores]]) -> str:
-    """Return what `evaluate` found as text: each model's classes, then every subset beside each other."""
+    """Return scores as text: each model's classes, then every subset beside each other."""
     lines = []
     for name, by_subset in scores.items():
         lines += [name, by_subset["all"].table(), ""]
@@ -180,6 +323,8 @@ def report(scores: dict[str, dict[str, Scores]]) -> str:
         ]
         lines.append(f"{subset:<24}" + "".join(f"{cell:>24}" for cell in cells))
     lines.append(f"{'mean entropy, bits':<24}" + "".join(f"{scores[name]['all'].entropy:>24.3f}" for name in names))
+    errors = (f"{100 * scores[name]['all'].calibration_error:.2f}" for name in names)
+    lines.append(f"{'calibration error, %':<24}" + "".join(f"{error:>24}" for error in errors))
     return "\n".join(lines)
 
 
@@ -251,7 +396,67 @@ def score_columns(
     return Scores(matched.confusion, matched.entropy, missed, extra if count_extra else np.zeros_like(extra))
 
 
-def evaluate_model(
+def observe(
+    sources: Sequence[Recipe], config: ModelConfig, *, workers: int | None = None, label: str = IDEAL
+) -> dict[str, Predictions]:
+    """Return what the ideal observer says of simulated micrographs.
+
+    Parameters
+    ----------
+    sources : sequence of Recipe
+        What to simulate.
+    config : ModelConfig
+        Only columns whose patch lies inside the image count, as for a model.
+    workers : int, optional
+        Processes; one a core by default.
+    label : str
+        Of the progress bar.
+
+    Returns
+    -------
+    dict of str to Predictions
+        `IDEAL`, with the priors that the defects were drawn with, and `IDEAL_BALANCED`.
+    """
+    task: Callable[[Recipe], Any] = partial(_observe, config=config)
+    if workers == 1:
+        rows = [task(source) for source in tqdm(sources, desc=label, unit="image", disable=None)]
+    else:
+        with process_pool(workers) as pool:
+            results: Iterable[Any] = pool.map(task, sources, chunksize=8)
+            rows = list(tqdm(results, total=len(sources), desc=label, unit="image", disable=None))
+    posteriors, labels, shares, case, condition, dose = zip(*rows, strict=True)
+    balanced = map(with_equal_priors, posteriors, shares)
+    return {
+        name: Predictions(
+            np.concatenate(list(parts)),
+            np.concatenate(labels),
+            np.repeat(np.arange(len(rows)), [len(part) for part in labels]),
+            np.asarray(case),
+            np.asarray(condition),
+            np.asarray(dose),
+        )
+        for name, parts in ((IDEAL, posteriors), (IDEAL_BALANCED, balanced))
+    }
+
+
+def _observe(
+    source: Recipe, config: ModelConfig
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], str, str, float]:
+    simulated = source.simulate()
+    scale = config.patch_scale(simulated.micrograph.sampling, simulated.context.lattice_constant)
+    positions = simulated.columns.positions
+    complete = patch_complete(simulated.micrograph.shape, positions, config.size, scale=scale)
+    return (
+        ideal_posterior(simulated)[complete],
+        simulated.labels[complete].astype(np.int64),
+        class_shares(simulated),
+        f"{source.host}:{source.dopant}",
+        f"{source.energy / 1e3:g} keV {source.detector}",
+        float(simulated.conditions["dose"]),
+    )
+
+
+def predict_test_images(
     folder: Path | None,
     data: Path | None,
     *,
@@ -259,8 +464,9 @@ def evaluate_model(
     images: int,
     ranges: str = "reference",
     workers: int | None = None,
-) -> dict[str, dict[str, Scores]]:
-    """Score the model in `folder` and, if one was trained beside it, the same classifier without context.
+    ideal: bool = False,
+) -> dict[str, Predictions]:
+    """Let the model in `folder` and, if one was trained beside it, the same classifier without context see test images.
 
     Parameters
     ----------
@@ -276,18 +482,47 @@ def evaluate_model(
         What their conditions are drawn from.
     workers : int, optional
         Processes; one a core by default.
+    ideal : bool
+        Whether the ideal observer sees them too; files do not hold what it must know.
+
+    Returns
+    -------
+    dict of str to Predictions
+        "with context" first.
     """
     folder = packaged_model() if folder is None else folder
     models = {"with context": load_model(folder)}
     if (folder / WITHOUT_CONTEXT).is_dir():
         models["without context"] = load_model(folder / WITHOUT_CONTEXT)
     model = models["with context"]
+    sources = sources_for_test(model, data, preset=preset, images=images, ranges=ranges)
+    test = measure_sources(sources, model.config, workers=workers, label="test images")
+    predictions = {name: Predictions.of(test, predict(each, test)) for name, each in models.items()}
+    simulated = [source for source in sources if isinstance(source, Recipe)]
+    if ideal and simulated:
+        predictions |= observe(simulated, model.config, workers=workers)
+    return predictions
+
+
+def sources_for_test(
+    model: Model, data: Path | None, *, preset: str | None, images: int, ranges: str = "reference"
+) -> list[Recipe | Path]:
+    """Return test micrographs no model trained with these seeds has seen; arguments as for `predict_test_images`."""
     training = model.info["training"]
-    _, sources = training_and_test_sources(
-        data,
-        preset or training["preset"],
-        TEST_SHARE * images,
-        training["seed"] - training["seed"] % TEST_SHARE,
-        ranges,
+    first = training["seed"] - training["seed"] % TEST_SHARE
+    return training_and_test_sources(data, preset or training["preset"], TEST_SHARE * images, first, ranges)[1]
+
+
+def evaluate_model(
+    folder: Path | None,
+    data: Path | None,
+    *,
+    preset: str | None,
+    images: int,
+    ranges: str = "reference",
+    workers: int | None = None,
+) -> dict[str, dict[str, Scores]]:
+    """Score what `predict_test_images` returns; arguments as there."""
+    return score_predictions(
+        predict_test_images(folder, data, preset=preset, images=images, ranges=ranges, workers=workers)
     )
-    return evaluate(models, measure_sources(sources, model.config, workers=workers, label="test images"))

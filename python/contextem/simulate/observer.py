@@ -31,9 +31,7 @@ TINY = 1e-9
 """Counts; keeps the logarithm finite where vacuum is expected."""
 
 
-def ideal_posterior(
-    simulated: SimulatedMicrograph, *, radius: float | None = None, equal_priors: bool = False
-) -> NDArray[np.float64]:
+def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = None) -> NDArray[np.float64]:
     """Return the posterior of every column by its exact likelihood, all else known.
 
     Parameters
@@ -42,8 +40,6 @@ def ideal_posterior(
         As `contextem.simulate.dataset.simulate_micrograph` returns it; files do not hold what must be known.
     radius : float, optional
         Of the pixels that count, Å; by default the lattice constant.
-    equal_priors : bool
-        Whether all classes of a site count as equally likely, which makes the mean recall, not the accuracy, the best.
 
     Returns
     -------
@@ -87,19 +83,17 @@ def ideal_posterior(
     layer, noise = scene.layer, drawn["readout"] ** 2
     counts = np.maximum(simulated.micrograph.data + noise, 0.0)
     expected = drawn["dose"] * np.maximum(scene.image, 0.0) + noise
-    doped = drawn["dopant_fraction"] if dopant else 0.0
-    vacant = drawn["vacancy_fraction"] / 2.0
+    shares = class_shares(simulated)
     lower = (layer.labels == SINGLE_VACANCY) & ~layer.upper
     metal_site = layer.labels < X2
     posterior = np.zeros((len(metal_site), len(CLASSES)))
     # chalcogen sites: X2, the upper and the lower atom of a single vacancy, none
     chalcogen_kind = layer.labels - X2 + (lower | (layer.labels == DOUBLE_VACANCY))
-    metal_shares, chalcogen_shares = [1.0 - doped, doped], [1.0 - 2.0 * vacant, vacant / 2.0, vacant / 2.0, vacant]
-    if equal_priors:
-        metal_shares, chalcogen_shares = [1.0, 1.0], [1.0, 0.5, 0.5, 1.0]
-    for sites, candidates, shares, own in (
-        (metal_site, responses[:-4], metal_shares[: len(responses) - 4], layer.labels),
-        (~metal_site, responses[-4:], chalcogen_shares, chalcogen_kind),
+    # either atom of a single vacancy may be left
+    kind_shares = shares[[X2, SINGLE_VACANCY, SINGLE_VACANCY, DOUBLE_VACANCY]] * [1.0, 0.5, 0.5, 1.0]
+    for sites, candidates, prior, own in (
+        (metal_site, responses[:-4], shares[: len(responses) - 4], layer.labels),
+        (~metal_site, responses[-4:], kind_shares, chalcogen_kind),
     ):
         likelihood = log_likelihoods(
             counts,
@@ -112,12 +106,44 @@ def ideal_posterior(
             radius=reach,
         )
         with np.errstate(divide="ignore"):
-            p = softmax(likelihood + np.log(shares), axis=1)
+            p = softmax(likelihood + np.log(prior), axis=1)
         if len(candidates) == 4:
             posterior[sites, X2:] = np.column_stack([p[:, 0], p[:, 1] + p[:, 2], p[:, 3]])
         else:
             posterior[sites, : len(candidates)] = p
     return posterior
+
+
+def class_shares(simulated: SimulatedMicrograph) -> NDArray[np.float64]:
+    """Return the share of each class among the sites it can be at, as drawn, (5,): the priors of the observer."""
+    doped = simulated.conditions["dopant_fraction"] if simulated.context.dopants else 0.0
+    vacant = simulated.conditions["vacancy_fraction"] / 2.0
+    return np.array([1.0 - doped, doped, 1.0 - 2.0 * vacant, vacant, vacant])
+
+
+def with_equal_priors(posterior: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a posterior would be if all the classes of a site were equally likely.
+
+    Its most probable class makes the mean recall of the classes, not the accuracy, as high as can be.
+
+    Parameters
+    ----------
+    posterior : ndarray, shape (N, 5)
+        Of `ideal_posterior`.
+    shares : ndarray, shape (5,)
+        Of `class_shares`.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, 5)
+
+    Examples
+    --------
+    >>> with_equal_priors(np.array([[0.9, 0.1, 0, 0, 0]]), np.array([0.9, 0.1, 1, 0, 0])).tolist()
+    [[0.5, 0.5, 0.0, 0.0, 0.0]]
+    """
+    weights = np.divide(posterior, shares, out=np.zeros_like(posterior), where=shares > 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def log_likelihoods(
