@@ -332,6 +332,11 @@ def train(
     help="Whether to show what an ideal observer of the simulated micrographs could tell.",
 )
 @click.option(
+    "--baselines",
+    is_flag=True,
+    help="Train other classifiers on some of the training images and score them too; needs the extra `baselines`.",
+)
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the scores (JSON), a model card and figures."
 )
 def evaluate(
@@ -342,6 +347,7 @@ def evaluate(
     ranges: str,
     workers: int | None,
     ideal: bool,
+    baselines: bool,
     output: Path | None,
 ) -> None:
     """Score a model (the packaged one by default) on test images, beside the same classifier without context."""
@@ -349,8 +355,17 @@ def evaluate(
 
     if output is not None and output.is_file():
         raise FileExistsError(f"--output: expected a folder, got the file {output}; choose another one with -o")
+    if baselines:
+        import sklearn  # noqa: F401  (says at once that it is missing)
     predictions = predict_test_images(
-        model_folder, data, preset=preset, images=images, ranges=ranges, workers=workers, ideal=ideal
+        model_folder,
+        data,
+        preset=preset,
+        images=images,
+        ranges=ranges,
+        workers=workers,
+        ideal=ideal,
+        baselines=baselines,
     )
     click.echo(report(score_predictions(predictions)))
     if output is None:

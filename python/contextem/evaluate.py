@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from contextem._processes import process_pool
+from contextem.baselines import NETWORK, TABULAR, LabelledPatches, fit_network, measure_patches
 from contextem.classification import Classification
 from contextem.columns import CLASSES
 from contextem.model import Model, ModelConfig, load_model, packaged_model
@@ -21,6 +22,7 @@ from contextem.patches import patch_complete
 from contextem.simulate.dataset import Recipe
 from contextem.simulate.observer import class_shares, ideal_posterior, with_equal_priors
 from contextem.train import (
+    PER_CLASS,
     TEST_SHARE,
     WITHOUT_CONTEXT,
     LabelledColumns,
@@ -34,6 +36,10 @@ DOSE_BINS = ((400.0, 1000.0), (1000.0, 3000.0), (3000.0, 20000.0))
 """Electrons a pixel."""
 CALIBRATION_BINS = 15
 """Bins of equal width, from 0 to 1, of the probability of the most probable class."""
+BASELINE_IMAGES = 2
+"""Training images of each case and condition that the baselines are trained on."""
+NETWORK_COLUMNS = 100
+"""Columns of each test image whose pixels are kept for the baseline that reads them."""
 IDEAL = "ideal observer"
 """Name under which `contextem.simulate.observer` is listed beside the models."""
 IDEAL_BALANCED = "ideal, equal priors"
@@ -66,7 +72,7 @@ class Predictions:
     dose: NDArray[np.float64]
 
     @classmethod
-    def of(cls, columns: LabelledColumns, probabilities: NDArray[np.floating[Any]]) -> Predictions:
+    def of(cls, columns: LabelledColumns | LabelledPatches, probabilities: NDArray[np.floating[Any]]) -> Predictions:
         """Return the posteriors (N, 5) of measured columns with all that they are scored by."""
         return cls(probabilities, columns.labels, columns.image, columns.case, columns.condition, columns.dose)
 
@@ -465,6 +471,7 @@ def predict_test_images(
     ranges: str = "reference",
     workers: int | None = None,
     ideal: bool = False,
+    baselines: bool = False,
 ) -> dict[str, Predictions]:
     """Let the model in `folder` and, if one was trained beside it, the same classifier without context see test images.
 
@@ -484,6 +491,8 @@ def predict_test_images(
         Processes; one a core by default.
     ideal : bool
         Whether the ideal observer sees them too; files do not hold what it must know.
+    baselines : bool
+        Whether those of `contextem.baselines` are trained, on part of the training images, and see them too.
 
     Returns
     -------
@@ -498,10 +507,55 @@ def predict_test_images(
     sources = sources_for_test(model, data, preset=preset, images=images, ranges=ranges)
     test = measure_sources(sources, model.config, workers=workers, label="test images")
     predictions = {name: Predictions.of(test, predict(each, test)) for name, each in models.items()}
+    if baselines:
+        predictions |= predict_with_baselines(model, data, sources, test, preset=preset, workers=workers)
     simulated = [source for source in sources if isinstance(source, Recipe)]
     if ideal and simulated:
         predictions |= observe(simulated, model.config, workers=workers)
     return predictions
+
+
+def predict_with_baselines(
+    model: Model,
+    data: Path | None,
+    sources: Sequence[Recipe | Path],
+    test: LabelledColumns,
+    *,
+    preset: str | None,
+    workers: int | None = None,
+) -> dict[str, Predictions]:
+    """Train baselines on `BASELINE_IMAGES` training images of each case and condition, and let them see test images.
+
+    Parameters
+    ----------
+    model : Model
+        Its features are what the baselines read.
+    data, preset
+        As for `predict_test_images`.
+    sources : sequence of Recipe or Path
+        Test images; the network sees `NETWORK_COLUMNS` columns of each, drawn at random.
+    test : LabelledColumns
+        Their columns.
+    workers : int, optional
+        Processes; one a core by default.
+    """
+    training = model.info["training"]
+    seed = training["seed"] - training["seed"] % TEST_SHARE
+    seen, _ = training_and_test_sources(data, preset or training["preset"], BASELINE_IMAGES, seed)
+    if data is not None:
+        numbers = sorted({_number(path) for path in seen})[:BASELINE_IMAGES]
+        seen = [path for path in seen if _number(path) in numbers]
+    columns = measure_sources(seen, model.config, per_class=PER_CLASS, workers=workers, label="baseline images")
+    predictions = {name: Predictions.of(test, fit(columns).predict(test)) for name, fit in TABULAR.items()}
+    patches = measure_patches(seen, model.config, per_class=PER_CLASS, workers=workers, label="training patches")
+    network = fit_network(patches)
+    patches = measure_patches(sources, model.config, most=NETWORK_COLUMNS, workers=workers, label="test patches")
+    predictions[NETWORK] = Predictions.of(patches, network.predict(patches))
+    return predictions
+
+
+def _number(source: Recipe | Path) -> int:
+    return source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1])
 
 
 def sources_for_test(
