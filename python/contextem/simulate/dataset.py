@@ -1,7 +1,8 @@
 """Micrographs whose truth is known: drawn from ranges of conditions, one at a time or whole data sets.
 
-A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise.  Its truth is the
-class of each column and where the lattice site of that column lies in the image, slow drift included.
+A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise; multislice may
+take the place of the superposed responses.  Its truth is the class of each column and where the lattice site of that
+column lies in the image, slow drift included.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
 from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
-from contextem.simulate.render import MARGIN, Group, smooth_noise, superpose
+from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.render import MARGIN, Group, superpose
 from contextem.simulate.responses import (
     SEMIANGLES,
     THERMAL_CHALCOGEN,
@@ -73,6 +75,9 @@ PRESETS: Mapping[str, Preset] = {
     "near-z": (NEAR_Z, CONDITIONS),
 }
 """Data sets by name: cases and conditions, every one with every other."""
+
+ENGINES = ("responses", "abtem")
+"""What computes the ideal images: superposed responses, or multislice of a periodic cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +204,7 @@ def simulate_micrograph(
     seed : int
         Same arguments and seed, same micrograph.
     size : float
-        Side of the square image, Å.
+        Side of the square image, Å: from 16 px on, as large as a column table and the pixels fit into memory.
     ranges : Ranges
         What is drawn from.
     **given : float
@@ -239,7 +244,8 @@ def simulate_micrograph(
     groups = column_groups(
         layer, host, dopant, scan.energy, scan.detector, defocus=drawn["defocus"], source_size=drawn["source_size"]
     )
-    image = superpose(groups, (scan.pixels, scan.pixels), drawn["sampling"], scan.offsets)
+    shape = (scan.pixels, scan.pixels)
+    image = superpose(groups, shape, drawn["sampling"], scan.offsets, dtype=np.float32)
     return record(scan, image, layer.sites, layer.labels, layer=layer)
 
 
@@ -339,7 +345,7 @@ def draw_scan(
 
 def record(
     scan: Scan,
-    image: NDArray[np.float64],
+    image: NDArray[np.floating[Any]],
     sites: NDArray[np.float64],
     labels: NDArray[np.int8],
     *,
@@ -352,7 +358,7 @@ def record(
     ----------
     scan : Scan
         How it is recorded; its source of randomness is used up further.
-    image : ndarray of float64, shape (pixels, pixels)
+    image : ndarray of float, shape (pixels, pixels)
         Fraction of the beam on the detector.
     sites : ndarray of float64, shape (N, 2)
         Where the lattice sites are, Å; those outside the image are left out.
@@ -372,8 +378,9 @@ def record(
     peak = float(metal.radial(0.0, np.hypot(drawn["source_size"], THERMAL_METAL)))
     image = image + peak * _contamination(scan.rng, image.shape, drawn)
     # the tails of the Fourier series may dip below zero by rounding where there is vacuum
-    electrons = scan.rng.poisson(np.maximum(image, 0.0) * drawn["dose"])
-    counts = electrons + scan.rng.normal(0.0, drawn["readout"], image.shape)
+    mean = np.maximum(image, 0.0) * drawn["dose"]
+    counts = poisson(np.asarray(mean, dtype=np.float32), scan.rng)
+    counts += np.float32(drawn["readout"]) * scan.rng.standard_normal(counts.shape, dtype=np.float32)
     positions = _in_pixels(sites, scan.slow, drawn["sampling"])
     inside = ((positions >= 0.0) & (positions <= scan.pixels - 1)).all(axis=1)
     name = f"{scan.host}-{scan.dopant or 'undoped'}-{beam / 1e3:g}keV-{measured.name}-{scan.seed}"
@@ -389,7 +396,7 @@ def record(
         "seed": scan.seed,
     }
     micrograph = Micrograph(
-        counts.astype(np.float32),
+        counts,
         drawn["sampling"],
         beam,
         measured,
@@ -465,10 +472,10 @@ def _scan_offsets(
     return slow + rng.normal(0.0, 1.0, (rows, 2)) * jitter, slow
 
 
-def _contamination(rng: np.random.Generator, shape: tuple[int, ...], drawn: Mapping[str, float]) -> NDArray[np.float64]:
+def _contamination(rng: np.random.Generator, shape: tuple[int, ...], drawn: Mapping[str, float]) -> NDArray[np.float32]:
     """Scattering of carbon, in units of the metal peak: an even level, and clouds about `haze` high."""
-    clouds = smooth_noise(shape, float(rng.uniform(4.0, 15.0)) / drawn["sampling"], rng)
-    fine = smooth_noise(shape, 0.6 / drawn["sampling"], rng)
+    clouds = smooth_noise(shape, float(rng.uniform(4.0, 15.0)) / drawn["sampling"], rng, np.float32)
+    fine = smooth_noise(shape, 0.6 / drawn["sampling"], rng, np.float32)
     cover = np.maximum(drawn["haze"] * (1.0 + 0.6 * clouds) * (1.0 + drawn["carbon"] * fine), 0.0)
     return np.asarray(drawn["background"] + cover)
 
@@ -508,13 +515,15 @@ class Recipe:
         condition = f"{self.energy / 1e3:g}keV-{self.detector}"
         return f"{self.host}-{self.dopant or 'undoped'}-{condition}-{self.ranges}-{self.seed}"
 
-    def simulate(self, **options: Any) -> SimulatedMicrograph:
+    def simulate(self, engine: str = "responses", **options: Any) -> SimulatedMicrograph:
         """Simulate it.
 
         Parameters
         ----------
+        engine : {"responses", "abtem"}
+            What computes the ideal image.
         **options
-            As for `simulate_micrograph`.
+            As for `simulate_micrograph`, or for `contextem.simulate.multislice.simulate_multislice`.
 
         Returns
         -------
@@ -524,7 +533,12 @@ class Recipe:
         if self.ranges == "reference":
             detector = Detector(self.detector, *collection_angles(detector))
         options = {"ranges": RANGES[self.ranges]} | options
-        return simulate_micrograph(self.host, self.dopant, self.energy, detector, self.seed, **options)
+        make: Callable[..., SimulatedMicrograph] = simulate_micrograph
+        if engine == "abtem":
+            from contextem.simulate.multislice import simulate_multislice
+
+            make = simulate_multislice
+        return make(self.host, self.dopant, self.energy, detector, self.seed, **options)
 
 
 def recipes(preset: str, images_per_case: int, seed: int = 0, *, ranges: str = "both") -> list[Recipe]:
@@ -576,8 +590,11 @@ def generate(
     images_per_case: int,
     seed: int = 0,
     *,
+    engine: str = "responses",
     processes: int | None = None,
     progress: bool = True,
+    device: str = "cpu",
+    phonons: int = 16,
     **options: Any,
 ) -> list[Path]:
     """Write a data set, one ``.npz`` for each micrograph and a ``manifest.json``; files that exist are kept.
@@ -588,12 +605,19 @@ def generate(
         Where to write.
     preset, images_per_case, seed
         As for `recipes`.
+    engine : {"responses", "abtem"}
+        What computes the ideal images.  Those of abTEM take half a minute and more each and are meant for testing:
+        their conditions are drawn from the "reference" ranges.
     processes : int, optional
-        How many to use; by default as many as there are processors.
+        How many to use; by default as many as there are processors, and one for a GPU.
     progress : bool
         Whether to show a progress bar on a terminal.
+    device : {"cpu", "gpu"}
+        Where abTEM's waves are propagated.
+    phonons : int
+        Number of frozen-phonon configurations of an image of abTEM.
     **options
-        As for `simulate_micrograph`.
+        As for `simulate_micrograph`, or for `contextem.simulate.multislice.simulate_multislice`.
 
     Returns
     -------
@@ -603,31 +627,71 @@ def generate(
     Raises
     ------
     ValueError
-        If the folder holds a data set made otherwise.
+        If the engine or the device is not a possible one, or the folder holds a data set made otherwise.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     target = Path(folder)
-    wanted = recipes(preset, images_per_case, seed)
     chosen = {key: asdict(value) if isinstance(value, Ranges) else value for key, value in options.items()}
-    manifest = {"preset": preset, "options": chosen, "classes": list(CLASSES)}
+    about: dict[str, Any] = {"preset": preset, "options": chosen, "classes": list(CLASSES), "engine": engine}
+    if engine == "abtem":
+        import abtem
+
+        from contextem.simulate.smatrix import array_module
+
+        array_module(device)
+        about |= {"phonons": phonons, "abTEM": abtem.__version__}
+        options |= {"phonons": phonons, "device": device}
+        processes = 1 if device == "gpu" else processes
+    wanted = recipes(preset, images_per_case, seed, ranges="reference" if engine == "abtem" else "both")
     path = target / "manifest.json"
-    if path.exists() and {k: v for k, v in json.loads(path.read_text()).items() if k in manifest} != json.loads(
-        json.dumps(manifest)
-    ):
-        raise ValueError(f"folder: {target} holds another data set; choose another folder")
+    if path.exists():
+        known = manifest(target)
+        if {key: known.get(key) for key in about} != json.loads(json.dumps(about)):
+            raise ValueError(f"folder: {target} holds another data set; choose another folder")
     files = [target / f"{recipe.name}.npz" for recipe in wanted]
     missing = [(recipe, file) for recipe, file in zip(wanted, files, strict=True) if not file.exists()]
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(manifest | {"files": [file.name for file in files]}, indent=1))
+        temporary.write_text(json.dumps(about | {"files": [file.name for file in files]}, indent=1))
+    write = partial(_write, engine=engine, options=options)
     with process_pool(processes) as pool:
-        done: Iterator[None] = pool.map(partial(_write, options=options), missing, chunksize=4)
+        done: Iterator[None] = pool.map(write, missing, chunksize=4 if engine == "responses" else 1)
         for _ in tqdm(done, total=len(missing), desc="simulate", unit="image", disable=None if progress else True):
             pass
     return files
 
 
-def _write(job: tuple[Recipe, Path], options: Mapping[str, Any]) -> None:
+def _write(job: tuple[Recipe, Path], engine: str, options: Mapping[str, Any]) -> None:
     recipe, file = job
-    recipe.simulate(**options).save(file)
+    recipe.simulate(engine, **options).save(file)
+
+
+def manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Tell what a data set is.
+
+    Parameters
+    ----------
+    folder : path-like
+        Written by `generate`.
+
+    Returns
+    -------
+    dict
+        ``"preset"``, ``"options"``, ``"classes"``, ``"files"``, and the ``"engine"``, one of `ENGINES`; with "abtem"
+        also ``"phonons"`` and ``"abTEM"``, its version.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no data set.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise ValueError(
+            f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
+        )
+    known: dict[str, Any] = {"engine": "responses"} | json.loads(path.read_text())
+    return known
 
 
 def stored(folder: str | os.PathLike[str]) -> list[Path]:
@@ -648,12 +712,7 @@ def stored(folder: str | os.PathLike[str]) -> list[Path]:
     ValueError
         If the folder holds no data set, or an unfinished one.
     """
-    path = Path(folder) / "manifest.json"
-    if not path.is_file():
-        raise ValueError(
-            f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
-        )
-    paths = [Path(folder) / name for name in json.loads(path.read_text())["files"]]
+    paths = [Path(folder) / name for name in manifest(folder)["files"]]
     if missing := sum(not file.is_file() for file in paths):
         raise ValueError(
             f"folder: {folder} lacks {missing} of {len(paths)} micrographs; run `contextem simulate` again"

@@ -60,7 +60,10 @@ def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = No
     """
     scene, drawn, context = simulated.scene, simulated.conditions, simulated.context
     if scene is None:
-        raise ValueError("simulated: expected a micrograph with its scene, got one read from a file; simulate it again")
+        raise ValueError(
+            "simulated: expected a micrograph with its scene, got one read from a file or computed by multislice; "
+            "simulate it again by superposed responses"
+        )
     assert context.energy is not None and context.detector is not None
     dopant = context.dopants[0] if context.dopants else None
     # one column of each kind; `column_groups` keeps their order

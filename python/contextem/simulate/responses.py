@@ -21,7 +21,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -117,10 +117,15 @@ class Response:
         >>> bool(0.06 < response.radial(0.0) < 0.08)
         True
         """
-        node, weight = leggauss(200)
+        node, weight = _legendre_nodes()
         k = 0.5 * self.cutoff * (node + 1.0)
         integrand = np.pi * self.cutoff * weight * k * self.transfer(k, blur)
         return np.asarray(j0(2.0 * np.pi * np.multiply.outer(np.asarray(r, dtype=np.float64), k)) @ integrand)
+
+
+@cache
+def _legendre_nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return leggauss(200)
 
 
 def expansion(kappa: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -228,9 +233,14 @@ class ResponseLibrary:
         if not self.defoci[0] <= defocus <= self.defoci[-1]:
             raise ValueError(f"defocus: expected {self.defoci[0]:g} to {self.defoci[-1]:g} Å, got {defocus:g}")
         weights = ring_weights(self.edges[i], *collection_angles(detector))
+        # a spline is linear in the numbers that it passes through
+        shares = self._spline(defocus)[:, None] * weights
         rings = self.coefficients[self.species.index(name), i].astype(np.float64)
-        by_defocus = np.einsum("b,fbc->fc", weights, rings)
-        return Response(float(self.cutoffs[i]), CubicSpline(self.defoci, by_defocus)(defocus))
+        return Response(float(self.cutoffs[i]), np.tensordot(shares, rings, 2))
+
+    @cached_property
+    def _spline(self) -> Any:
+        return CubicSpline(self.defoci, np.eye(len(self.defoci)))
 
 
 def collection_angles(detector: Detector | str) -> tuple[float, float]:
