@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluate import predictions
+from test_scores import predictions
 
 from contextem import report
-from contextem.evaluate import IDEAL, IDEAL_BALANCED, score_predictions
+from contextem.evaluate import IDEAL, IDEAL_BALANCED
 from contextem.model import packaged_model
+from contextem.scores import score_predictions
 from contextem.train import Curves
 
 SEEN = {

@@ -206,9 +206,9 @@ def demo(output: Path) -> None:
 
     Results of an earlier demo in the same folder are replaced.
     """
-    from contextem.evaluate import score_columns
     from contextem.examples import demo_micrograph
     from contextem.pipeline import classify as classify_micrograph
+    from contextem.scores import score_columns
 
     micrograph, context, positions, labels = demo_micrograph()
     start = time.perf_counter()
@@ -385,7 +385,8 @@ def evaluate(
     output: Path | None,
 ) -> None:
     """Score a model (the packaged one by default) on test images, beside the same classifier without context."""
-    from contextem.evaluate import predict_test_images, report, score_predictions
+    from contextem.evaluate import predict_test_images, report
+    from contextem.scores import score_predictions
 
     if output is not None and output.is_file():
         raise FileExistsError(f"--output: expected a folder, got the file {output}; choose another one with -o")

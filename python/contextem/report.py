@@ -1,6 +1,6 @@
 """What an evaluation leaves behind: scores as JSON, a model card, and figures that fit into a column of a journal.
 
-Everything is made from `contextem.evaluate.Predictions`, by name, so that any number of classifiers, baselines and the
+Everything is made from `contextem.scores.Predictions`, by name, so that any number of classifiers, baselines and the
 ideal observer stand beside each other.
 """
 
@@ -17,15 +17,8 @@ import numpy as np
 
 from contextem._output import whole_file
 from contextem.columns import CLASSES
-from contextem.evaluate import (
-    CALIBRATION_BINS,
-    IDEAL,
-    IDEAL_BALANCED,
-    Predictions,
-    Scores,
-    reliability,
-    score_predictions,
-)
+from contextem.evaluate import IDEAL, IDEAL_BALANCED
+from contextem.scores import CALIBRATION_BINS, Predictions, Scores, reliability, score_predictions
 from contextem.train import WITHOUT_CONTEXT, Curves
 
 if TYPE_CHECKING:
@@ -129,7 +122,7 @@ def card(
     Parameters
     ----------
     scores, near_z
-        ``scores[name][subset]`` of `contextem.evaluate.score_predictions`, cases among the subsets; the model first.
+        ``scores[name][subset]`` of `contextem.scores.score_predictions`, cases among the subsets; the model first.
     facts : mapping
         As for `write_report`.
     figures : sequence of str

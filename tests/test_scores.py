@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from contextem.classification import Classification
 from contextem.columns import CLASSES
-from contextem.evaluate import (
+from contextem.scores import (
     Predictions,
     Scores,
     match_columns,
