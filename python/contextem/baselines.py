@@ -7,8 +7,7 @@ in the training of the classifier.  Every fit returns an object whose ``predict`
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from contextem._processes import process_pool
+from contextem._processes import each_image
 from contextem.columns import CLASSES
 from contextem.model import ModelConfig
 from contextem.patches import antialias, extract_patches, patch_complete
@@ -253,14 +252,8 @@ def measure_patches(
     -------
     LabelledPatches
     """
-    workers = workers or os.cpu_count() or 1
-    task: Callable[[Recipe | Path], Any] = partial(_cut, config=config, per_class=per_class, most=most)
-    if workers == 1:
-        rows = [task(source) for source in tqdm(sources, desc=label, unit="image", disable=None)]
-    else:
-        with process_pool(workers) as pool:
-            results: Iterable[Any] = pool.map(task, sources, chunksize=8)
-            rows = list(tqdm(results, total=len(sources), desc=label, unit="image", disable=None))
+    task = partial(_cut, config=config, per_class=per_class, most=most)
+    rows = each_image(task, sources, workers=workers, label=label)
     patches, labels, context, case, condition, dose = zip(*rows, strict=True)
     return LabelledPatches(
         patches=np.concatenate(patches),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from contextem._processes import process_pool
+from contextem._processes import each_image
 from contextem.baselines import NETWORK, TABULAR, fit_network, measure_patches
 from contextem.model import Model, ModelConfig, load_model, packaged_model
 from contextem.patches import patch_complete
@@ -95,13 +93,7 @@ def observe(
     dict of str to Predictions
         `IDEAL`, with the priors that the defects were drawn with, and `IDEAL_BALANCED`.
     """
-    task: Callable[[Recipe], Any] = partial(_observe, config=config)
-    if workers == 1:
-        rows = [task(source) for source in tqdm(sources, desc=label, unit="image", disable=None)]
-    else:
-        with process_pool(workers) as pool:
-            results: Iterable[Any] = pool.map(task, sources, chunksize=8)
-            rows = list(tqdm(results, total=len(sources), desc=label, unit="image", disable=None))
+    rows = each_image(partial(_observe, config=config), sources, workers=workers, label=label)
     posteriors, labels, shares, case, condition, dose = zip(*rows, strict=True)
     balanced = map(with_equal_priors, posteriors, shares)
     return {
