@@ -5,8 +5,8 @@ import time
 import numpy as np
 
 import contextem as ctm
-from contextem.evaluate import score_columns
 from contextem.pipeline import measure
+from contextem.scores import score_columns
 from contextem.simulate.dataset import simulate_micrograph
 
 

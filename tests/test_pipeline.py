@@ -8,8 +8,8 @@ import pytest
 
 import contextem as ctm
 from contextem.columns import CLASSES
-from contextem.evaluate import score_columns
 from contextem.examples import demo_micrograph
+from contextem.scores import score_columns
 from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import simulate_micrograph
 

@@ -101,6 +101,15 @@ def test_train_and_evaluate_whole(folder, monkeypatch):
     assert "with context" in text
     assert "mean entropy, bits" in text
 
+    seen = evaluation.predict_test_images(folder, None, preset=None, images=1, workers=1, ideal=True, baselines=True)
+    assert list(seen)[:2] == ["with context", "without context"]
+    assert {"logistic", "boosting", "perceptron", "pixel network", evaluation.IDEAL} < set(seen)
+    scores = evaluation.score_predictions(seen)
+    assert scores[evaluation.IDEAL]["all"].accuracy > 0.99
+    assert scores["boosting"]["all"].accuracy > 0.8
+    # the observer is asked about the columns the model is, but for those at the border
+    assert scores[evaluation.IDEAL]["all"].support.sum() == pytest.approx(total, rel=0.1)
+
 
 def test_unknown_presets_are_named():
     with pytest.raises(ValueError, match="preset"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from typing import Any, TypeVar
 
+from tqdm import tqdm
+
+Item = TypeVar("Item")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -34,3 +38,24 @@ def process_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def each_image(task: Callable[[Item], Any], sources: Sequence[Item], *, workers: int | None, label: str) -> list[Any]:
+    """Return what a task makes of each image, in order, with a progress bar on a terminal.
+
+    Parameters
+    ----------
+    task : callable
+        That can be pickled.
+    sources : sequence
+        What it is called with.
+    workers : int or None
+        Processes; one a core for None, none but this one for 1.
+    label : str
+        Of the progress bar.
+    """
+    bar: dict[str, Any] = {"total": len(sources), "desc": label, "unit": "image", "disable": None}
+    if workers == 1:
+        return list(tqdm(map(task, sources), **bar))
+    with process_pool(workers) as pool:
+        return list(tqdm(pool.map(task, sources, chunksize=8), **bar))

@@ -206,9 +206,9 @@ def demo(output: Path) -> None:
 
     Results of an earlier demo in the same folder are replaced.
     """
-    from contextem.evaluate import score_columns
     from contextem.examples import demo_micrograph
     from contextem.pipeline import classify as classify_micrograph
+    from contextem.scores import score_columns
 
     micrograph, context, positions, labels = demo_micrograph()
     start = time.perf_counter()
@@ -359,7 +359,20 @@ def train(
     help="Good micrographs with nominal collection angles, or all that occurs in practice.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes that simulate and measure; one a core by default.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every score as JSON.")
+@click.option(
+    "--ideal/--no-ideal",
+    default=True,
+    show_default=True,
+    help="Whether to show what an ideal observer of the simulated micrographs could tell.",
+)
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Train other classifiers on some of the training images and score them too; needs the extra `baselines`.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the scores (JSON), a model card and figures."
+)
 def evaluate(
     model_folder: Path | None,
     data: Path | None,
@@ -367,19 +380,46 @@ def evaluate(
     images: int,
     ranges: str,
     workers: int | None,
+    ideal: bool,
+    baselines: bool,
     output: Path | None,
 ) -> None:
     """Score a model (the packaged one by default) on test images, beside the same classifier without context."""
-    from contextem._output import whole_file
-    from contextem.evaluate import evaluate_model, report
+    from contextem.evaluate import predict_test_images, report
+    from contextem.scores import score_predictions
 
-    scores = evaluate_model(model_folder, data, preset=preset, images=images, ranges=ranges, workers=workers)
-    click.echo(report(scores))
-    if output is not None:
-        plain = {name: {subset: s.to_dict() for subset, s in part.items()} for name, part in scores.items()}
-        with whole_file(output) as temporary:
-            temporary.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        click.echo(f"wrote {output}")
+    if output is not None and output.is_file():
+        raise FileExistsError(f"--output: expected a folder, got the file {output}; choose another one with -o")
+    if baselines:
+        import sklearn  # noqa: F401  (says at once that it is missing)
+    predictions = predict_test_images(
+        model_folder,
+        data,
+        preset=preset,
+        images=images,
+        ranges=ranges,
+        workers=workers,
+        ideal=ideal,
+        baselines=baselines,
+    )
+    click.echo(report(score_predictions(predictions)))
+    if output is None:
+        return
+    from contextem.model import packaged_model
+    from contextem.report import write_report
+
+    folder = packaged_model() if model_folder is None else model_folder
+    near_z = None
+    if data is None and preset != "near-z":
+        near_z = predict_test_images(
+            model_folder, None, preset="near-z", images=images, ranges=ranges, workers=workers, ideal=ideal
+        )
+    test: dict[str, Any] = {"images": len(next(iter(predictions.values())).dose)}
+    if data is None:
+        test |= {"preset": preset, "images of each case and condition": images, "conditions drawn from": ranges}
+    facts = {"model": json.loads((folder / "model.json").read_text(encoding="utf-8")), "test": test}
+    written = write_report(output, predictions, facts=facts, near_z=near_z, model_folder=folder)
+    click.echo(f"wrote {', '.join(map(str, written))}")
 
 
 @main.command()

@@ -83,6 +83,25 @@ ENGINES = ("responses", "abtem")
 
 
 @dataclass(frozen=True, eq=False)
+class Scene:
+    """What noise and scan hide in a simulated micrograph.
+
+    Attributes
+    ----------
+    layer : Monolayer
+        The columns in the image, in their order there.
+    image : ndarray of float, shape (H, W)
+        Fraction of the beam at each pixel, contamination included, without noise.
+    offsets : ndarray of float64, shape (H, 2)
+        Where each row of the scan lies relative to its nominal place, Å.
+    """
+
+    layer: Monolayer
+    image: NDArray[np.floating[Any]]
+    offsets: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class SimulatedMicrograph:
     """A micrograph with its truth.
 
@@ -98,6 +117,8 @@ class SimulatedMicrograph:
         Host, dopant, energy and detector.
     conditions : dict
         Everything that was drawn or given: dose, source_size, defocus, ...
+    scene : Scene or None
+        For the ideal observer, where responses were superposed; not saved.
     """
 
     micrograph: Micrograph
@@ -105,6 +126,7 @@ class SimulatedMicrograph:
     labels: NDArray[np.int8]
     context: Context
     conditions: dict[str, Any] = field(repr=False)
+    scene: Scene | None = field(default=None, repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one ``.npz``, whole or not at all.
@@ -226,7 +248,7 @@ def simulate_micrograph(
     )
     shape = (scan.pixels, scan.pixels)
     image = superpose(groups, shape, drawn["sampling"], scan.offsets, dtype=np.float32)
-    return record(scan, image, layer.sites, layer.labels)
+    return record(scan, image, layer.sites, layer.labels, layer=layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,6 +350,8 @@ def record(
     image: NDArray[np.floating[Any]],
     sites: NDArray[np.float64],
     labels: NDArray[np.int8],
+    *,
+    layer: Monolayer | None = None,
     **more: Any,
 ) -> SimulatedMicrograph:
     """Turn an ideal image into a micrograph with its truth: contamination, dose and readout noise.
@@ -342,6 +366,8 @@ def record(
         Where the lattice sites are, Å; those outside the image are left out.
     labels : ndarray of int8, shape (N,)
         Class of each, index into `contextem.columns.CLASSES`.
+    layer : Monolayer, optional
+        The columns of these sites, if the ideal observer is to know them.
     **more
         Further conditions to keep.
 
@@ -381,7 +407,11 @@ def record(
     )
     columns = Columns(positions[inside], (labels[inside] >= X2).astype(np.int8))
     context = Context(scan.host, (scan.dopant,) if scan.dopant else (), beam, measured)
-    return SimulatedMicrograph(micrograph, columns, labels[inside], context, conditions | more)
+    scene = None
+    if layer is not None:
+        seen = Monolayer(layer.sites[inside], layer.displacements[inside], layer.labels[inside], layer.upper[inside])
+        scene = Scene(seen, image, scan.offsets)
+    return SimulatedMicrograph(micrograph, columns, labels[inside], context, conditions | more, scene)
 
 
 def column_groups(

@@ -11,7 +11,16 @@ from scipy.spatial.distance import cdist
 
 from contextem.classification import Classification
 from contextem.columns import CLASSES
-from contextem.evaluate import Scores, match_columns, score, score_columns
+from contextem.scores import (
+    Predictions,
+    Scores,
+    match_columns,
+    reliability,
+    score,
+    score_columns,
+    score_predictions,
+    subsets,
+)
 
 
 def posterior(predicted):
@@ -35,6 +44,57 @@ def test_scores_of_a_case_counted_by_hand():
 
 def test_entropy_of_ignorance_is_log2_of_five():
     assert score(np.full((3, 5), 0.2, np.float32), np.array([0, 1, 2])).entropy == pytest.approx(np.log2(5))
+
+
+def test_calibration_error_counted_by_hand():
+    sure = np.array([[0.9, 0.1, 0, 0, 0]] * 4 + [[0.5, 0.3, 0.2, 0, 0]] * 2)
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    found = reliability(sure, truth, bins=10)
+    assert found.columns.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 4]
+    assert found.accuracy[[5, 9]].tolist() == [0.0, 0.75]
+    assert found.error == pytest.approx((2 * 0.5 + 4 * 0.15) / 6)
+    assert score(sure, truth).to_dict()["expected_calibration_error"] == pytest.approx(
+        score(sure, truth).calibration_error
+    )
+    assert np.isnan(reliability(sure[:0], truth[:0]).error)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_calibration_error_lies_between_that_of_one_bin_and_one(seed, bins):
+    """One bin compares mean with mean; more bins can only find more."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(5, 0.4), 50)
+    labels = rng.integers(0, 5, 50)
+    whole = abs(p.max(axis=1).mean() - (p.argmax(axis=1) == labels).mean())
+    assert whole - 1e-12 <= reliability(p, labels, bins).error <= 1.0
+
+
+def predictions(seed=0, images=24, wrong=0.1):
+    """Posteriors that are wrong as often as told, of images of two cases, two conditions and many doses."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, 40 * images)
+    p = np.where(rng.random(len(labels)) < wrong, rng.integers(0, 5, len(labels)), labels)
+    return Predictions(
+        0.9 * np.eye(5)[p] + 0.02,
+        labels,
+        np.repeat(np.arange(images), 40),
+        np.array(["WS2:Cr", "MoTe2:Cr"])[np.arange(images) % 2],
+        np.array(["80 keV HAADF", "60 keV MAADF"])[np.arange(images) // 2 % 2],
+        np.geomspace(500.0, 18000.0, images),
+    )
+
+
+def test_subsets_part_the_columns_by_dose_condition_and_case():
+    seen = predictions()
+    scores = score_predictions({"one": seen, "two": predictions(1)}, by_case=True)
+    assert list(scores["one"]) == list(scores["two"]) == list(subsets(seen, by_case=True))
+    total = scores["one"]["all"].support.sum()
+    for part in (("e/px",), ("keV",), (":",)):
+        assert sum(s.support.sum() for name, s in scores["one"].items() if part[0] in name) == total
+    assert "WS2:Cr" not in score_predictions({"one": seen})["one"]
+    by_image = seen.accuracy_by_image()
+    assert by_image.mean() == pytest.approx(scores["one"]["all"].accuracy)
+    assert by_image[3] == score(seen.probabilities[120:160], seen.labels[120:160]).accuracy
 
 
 def test_missed_and_extra_columns_count_against():

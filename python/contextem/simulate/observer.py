@@ -1,0 +1,222 @@
+"""The ideal observer: what the noise leaves to be told of a column when everything else about the image is known.
+
+    P(c | image) ~ prior(c) prod over pixels p within `radius` of the column of
+                   Poisson(n_p + r^2; dose (I(p) + R_c(p) - R_own(p)) + r^2)
+
+I is the noise-free image, R the response of the column at its true place, n the counts and r the readout noise: a sum
+of Poisson and Gaussian noise is taken for a Poisson variable shifted by r^2, which has its mean and its variance and is
+exact where r = 0 (Snyder et al., https://doi.org/10.1364/JOSAA.12.000272).  Known are the responses (blur, defocus and
+collection angles), the places of all atoms, the classes of all other columns, contamination, dose, drift and jitter;
+prior(c) is the share that the defects were drawn with.  No classifier knows the neighbours or the contamination, so
+none is expected to be right more often.  The observer takes no notice of where a vacancy's neighbours have moved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from contextem.columns import CLASSES
+from contextem.simulate.dataset import SimulatedMicrograph, column_groups
+from contextem.simulate.structures import DOPANT, DOUBLE_VACANCY, METAL, SINGLE_VACANCY, X2, Monolayer
+
+STEPS = 512
+"""Points of the tables of responses by squared distance, linearly interpolated."""
+CHUNK = 256
+"""Columns whose pixels are held in memory together."""
+TINY = 1e-9
+"""Counts; keeps the logarithm finite where vacuum is expected."""
+
+
+def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = None) -> NDArray[np.float64]:
+    """Return the posterior of every column by its exact likelihood, all else known.
+
+    Parameters
+    ----------
+    simulated : SimulatedMicrograph
+        As `contextem.simulate.dataset.simulate_micrograph` returns it; files do not hold what must be known.
+    radius : float, optional
+        Of the pixels that count, Å; by default the lattice constant.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, 5)
+        Rows add up to one; a column can only be of the classes of its site.
+
+    Raises
+    ------
+    ValueError
+        If the micrograph does not hold its scene.
+
+    Examples
+    --------
+    >>> from contextem.simulate.dataset import simulate_micrograph
+    >>> simulated = simulate_micrograph("WSe2", "Cr", 80e3, "HAADF", seed=1, sampling=0.2, dose=5000.0)
+    >>> bool((ideal_posterior(simulated).argmax(axis=1) == simulated.labels).mean() > 0.99)
+    True
+    """
+    scene, drawn, context = simulated.scene, simulated.conditions, simulated.context
+    if scene is None:
+        raise ValueError(
+            "simulated: expected a micrograph with its scene, got one read from a file or computed by multislice; "
+            "simulate it again by superposed responses"
+        )
+    assert context.energy is not None and context.detector is not None
+    dopant = context.dopants[0] if context.dopants else None
+    # one column of each kind; `column_groups` keeps their order
+    kinds = np.array([METAL, *([DOPANT] if dopant else []), X2, SINGLE_VACANCY, SINGLE_VACANCY], np.int8)
+    nowhere = np.zeros((len(kinds), 2))
+    groups = column_groups(
+        Monolayer(nowhere, nowhere, kinds, np.arange(len(kinds)) == len(kinds) - 2),
+        context.host,
+        dopant,
+        context.energy,
+        context.detector,
+        defocus=drawn["defocus"],
+        source_size=drawn["source_size"],
+    )
+    reach = context.lattice_constant if radius is None else radius
+    distances = np.sqrt(np.linspace(0.0, reach**2, STEPS))
+    responses = [drawn["dose"] * group.response.radial(distances, group.blur) for group in groups]
+    responses.append(np.zeros(STEPS))  # nothing is left at a double vacancy
+
+    layer, noise = scene.layer, drawn["readout"] ** 2
+    counts = np.maximum(simulated.micrograph.data + noise, 0.0)
+    expected = drawn["dose"] * np.maximum(scene.image, 0.0) + noise
+    shares = class_shares(simulated)
+    lower = (layer.labels == SINGLE_VACANCY) & ~layer.upper
+    metal_site = layer.labels < X2
+    posterior = np.zeros((len(metal_site), len(CLASSES)))
+    # chalcogen sites: X2, the upper and the lower atom of a single vacancy, none
+    chalcogen_kind = layer.labels - X2 + (lower | (layer.labels == DOUBLE_VACANCY))
+    # either atom of a single vacancy may be left
+    kind_shares = shares[[X2, SINGLE_VACANCY, SINGLE_VACANCY, DOUBLE_VACANCY]] * [1.0, 0.5, 0.5, 1.0]
+    for sites, candidates, prior, own in (
+        (metal_site, responses[:-4], shares[: len(responses) - 4], layer.labels),
+        (~metal_site, responses[-4:], kind_shares, chalcogen_kind),
+    ):
+        likelihood = log_likelihoods(
+            counts,
+            expected,
+            layer.atoms[sites],
+            own[sites],
+            np.array(candidates),
+            sampling=drawn["sampling"],
+            offsets=scene.offsets,
+            radius=reach,
+        )
+        with np.errstate(divide="ignore"):
+            p = softmax(likelihood + np.log(prior), axis=1)
+        if len(candidates) == 4:
+            posterior[sites, X2:] = np.column_stack([p[:, 0], p[:, 1] + p[:, 2], p[:, 3]])
+        else:
+            posterior[sites, : len(candidates)] = p
+    return posterior
+
+
+def class_shares(simulated: SimulatedMicrograph) -> NDArray[np.float64]:
+    """Return the share of each class among the sites it can be at, as drawn, (5,): the priors of the observer."""
+    doped = simulated.conditions["dopant_fraction"] if simulated.context.dopants else 0.0
+    vacant = simulated.conditions["vacancy_fraction"] / 2.0
+    return np.array([1.0 - doped, doped, 1.0 - 2.0 * vacant, vacant, vacant])
+
+
+def with_equal_priors(posterior: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a posterior would be if all the classes of a site were equally likely.
+
+    Its most probable class makes the mean recall of the classes, not the accuracy, as high as can be.
+
+    Parameters
+    ----------
+    posterior : ndarray, shape (N, 5)
+        Of `ideal_posterior`.
+    shares : ndarray, shape (5,)
+        Of `class_shares`.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, 5)
+
+    Examples
+    --------
+    >>> with_equal_priors(np.array([[0.9, 0.1, 0, 0, 0]]), np.array([0.9, 0.1, 1, 0, 0])).tolist()
+    [[0.5, 0.5, 0.0, 0.0, 0.0]]
+    """
+    weights = np.divide(posterior, shares, out=np.zeros_like(posterior), where=shares > 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def log_likelihoods(
+    counts: NDArray[np.floating[Any]],
+    expected: NDArray[np.float64],
+    places: NDArray[np.float64],
+    own: NDArray[np.integer[Any]],
+    responses: NDArray[np.float64],
+    *,
+    sampling: float,
+    offsets: NDArray[np.float64],
+    radius: float,
+) -> NDArray[np.float64]:
+    """Return the log-likelihood of each response at each place, relative to that of the place's own.
+
+    Parameters
+    ----------
+    counts, expected : ndarray, shape (H, W)
+        Poisson variables and their true means.
+    places : ndarray, shape (N, 2)
+        Of columns, Å.
+    own : ndarray of int, shape (N,)
+        Which response of each column is part of `expected`.
+    responses : ndarray, shape (K, S)
+        Counts at S distances from the column, evenly spaced in the squared distance from 0 to `radius` squared.
+    sampling : float
+        Å/px.
+    offsets : ndarray, shape (H, 2)
+        Where each row of the scan lies relative to its nominal place, Å.
+    radius : float
+        Of the pixels that count, Å.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, K)
+
+    Examples
+    --------
+    >>> flat = np.stack([np.zeros(8), np.full(8, 5.0)])  # no atom, or one that adds 5 counts to each pixel
+    >>> expected = np.full((9, 9), 10.0)
+    >>> log_likelihoods(np.full((9, 9), 15), expected, np.array([[4.0, 4.0]]), np.array([0]), flat,
+    ...     sampling=1.0, offsets=np.zeros((9, 2)), radius=1.2).round(2).tolist()
+    [[0.0, 5.41]]
+    """
+    (height, width), steps = counts.shape, responses.shape[1]
+    window = np.arange(-int(radius / sampling) - 1, int(radius / sampling) + 2)
+    near = np.clip(np.rint(places[:, 0] / sampling).astype(np.int64), 0, height - 1)
+    centres = np.rint((places - offsets[near]) / sampling).astype(np.int64)
+    # a last entry for what is read beyond the end by the interpolation
+    rises = np.diff(responses, axis=1, append=responses[:, -1:])
+    result = np.zeros((len(places), len(responses)))
+    for start in range(0, len(places), CHUNK):
+        part = slice(start, start + CHUNK)
+        rows, columns = (centres[part, axis, None] + window for axis in (0, 1))
+        row_offsets = offsets[np.clip(rows, 0, height - 1)]
+        down = rows * sampling + row_offsets[..., 0] - places[part, 0, None]
+        along = (columns * sampling - places[part, 1, None])[:, None] + row_offsets[..., 1, None]
+        squared = down[..., None] ** 2 + along**2
+        inside = (squared < radius**2) & ((rows >= 0) & (rows < height))[..., None]
+        inside &= ((columns >= 0) & (columns < width))[:, None]
+        which, i, j = np.nonzero(inside)
+        pixels = rows[which, i] * width + columns[which, j]
+        n, mean = counts.ravel()[pixels], np.maximum(expected.ravel()[pixels], TINY)
+        step = squared[inside] * ((steps - 1) / radius**2)
+        low = step.astype(np.int64)
+        step -= low
+        entries = own[part].astype(np.int64)[which] * steps + low
+        without = mean - (responses.ravel()[entries] + step * rises.ravel()[entries])
+        for k, (response, rise) in enumerate(zip(responses, rises, strict=True)):
+            other = np.maximum(without + response[low] + step * rise[low], TINY)
+            terms = n * np.log(other / mean) - (other - mean)
+            result[part, k] = np.bincount(which, terms, minlength=len(rows))
+    return result
