@@ -20,6 +20,7 @@ from contextem.columns import Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
 from contextem.simulate.dataset import SimulatedMicrograph
+from contextem.simulate.probe import FOCUSED, Aberrations
 from contextem.simulate.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
 from contextem.simulate.scattering import fast_even_size, ring_shares, transmission_function
 from contextem.simulate.structures import host_of, supercell
@@ -40,6 +41,7 @@ def scan_probes(
     thermal: tuple[float, float] = (THERMAL_METAL, THERMAL_CHALCOGEN),
     seed: int = 0,
     progress: bool = False,
+    aberrations: Aberrations = FOCUSED,
 ) -> NDArray[np.float64]:
     """Scan a probe over a monolayer by multislice.
 
@@ -65,6 +67,8 @@ def scan_probes(
         Of the displacements.
     progress : bool
         Whether to show a progress bar on a terminal.
+    aberrations : Aberrations
+        Of the probe; its own defocus is added.
 
     Returns
     -------
@@ -119,7 +123,12 @@ def scan_probes(
             energy=beam,
             semiangle_cutoff=convergence,
             soft=False,
-            defocus=defocus + slice_thickness,
+            defocus=defocus + aberrations.defocus + slice_thickness,
+            astigmatism=aberrations.astigmatism,
+            astigmatism_angle=aberrations.astigmatism_angle,
+            coma=aberrations.coma,
+            coma_angle=aberrations.coma_angle,
+            Cs=aberrations.spherical,
             extent=lengths,
             gpts=gpts,
         )
