@@ -17,7 +17,7 @@ Susi, https://doi.org/10.12688/openreseurope.13015.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -171,13 +171,11 @@ def orders(m: int) -> range:
     return range(m, ORDER + 1, 2)
 
 
-def blocks() -> Iterator[tuple[int, slice]]:
-    """Yield each angular order m and where its matrix lies among the packed numbers of a coherence."""
-    start = 0
-    for m in range(ORDER + 1):
-        stop = start + len(orders(m)) ** 2
-        yield m, slice(start, stop)
-        start = stop
+@cache
+def blocks() -> tuple[tuple[int, slice], ...]:
+    """List each angular order m and where its matrix lies among the packed numbers of a coherence."""
+    stops = np.cumsum([0, *(len(orders(m)) ** 2 for m in range(ORDER + 1))])
+    return tuple((m, slice(int(stops[m]), int(stops[m + 1]))) for m in range(ORDER + 1))
 
 
 def pack(matrix: NDArray[Any]) -> NDArray[Any]:
@@ -270,8 +268,11 @@ class ApertureGrid:
         Of the points in each pixel: distance from the middle in units of the radius; direction, radians.
     share : ndarray of float32, shape (P, s, P, s)
         Of what surrounds each point: inside the aperture, of the area of the pixel.
-    modes : tuple of ndarray of complex64, shape (n, P^2)
-        Zernike polynomials of each m, mean over the inner part of each pixel.
+    modes : ndarray of complex64, shape (O + 1, n, P^2)
+        Zernike polynomials of each m, mean over the inner part of each pixel; 0 where m has fewer than n.
+    matrices : ndarray of intp, shape (2, O + 1, n, n)
+        Which packed number is the real and which the imaginary part of each element of the matrices of all m, each of
+        the same size; one past the last for 0.
     projection : ndarray of float32, shape ((2 H + 1) C, 4 P^2)
         Takes the squared modulus of Fourier transforms to the coefficients of R: those of the angular order 0, the real
         parts of the others and their imaginary parts.
@@ -282,7 +283,8 @@ class ApertureGrid:
     rho: NDArray[np.float32]
     azimuth: NDArray[np.float32]
     share: NDArray[np.float32]
-    modes: tuple[NDArray[np.complex64], ...]
+    modes: NDArray[np.complex64]
+    matrices: NDArray[np.intp]
     projection: NDArray[np.float32]
     level: NDArray[np.float64]
 
@@ -310,14 +312,21 @@ def aperture_grid() -> ApertureGrid:
     rho, azimuth = np.hypot(x, y), np.arctan2(y, x)
     split = (PIXELS, POINTS, PIXELS, POINTS)
     total = share.reshape(split).sum(axis=(1, 3))
-    modes = []
-    for m, _ in blocks():
+    most, last = len(orders(0)), blocks()[-1][1].stop
+    modes = np.zeros((ORDER + 1, most, PIXELS**2), dtype=np.complex64)
+    matrices = np.full((2, ORDER + 1, most, most), last)
+    for m, where in blocks():
         weighted = radial_modes(m, np.minimum(rho, 1.0)) * np.exp(1j * m * azimuth) * share
         sums = weighted.reshape(-1, *split).sum(axis=(2, 4))
-        modes.append((sums / np.maximum(total, 1e-12)).reshape(-1, PIXELS**2).astype(np.complex64))
+        count = len(sums)
+        modes[m, :count] = (sums / np.maximum(total, 1e-12)).reshape(count, -1)
+        number = np.arange(where.start, where.stop).reshape(count, count)
+        upper = np.tri(count).T > 0.0
+        matrices[0, m, :count, :count] = np.where(upper, number, number.T)
+        matrices[1, m, :count, :count] = np.where(upper, number.T, number)
     projection, level = _projection(total)
     rho, azimuth, share = (array.reshape(split).astype(np.float32) for array in (rho, azimuth, share))
-    return ApertureGrid(rho, azimuth, share, tuple(modes), projection, level)
+    return ApertureGrid(rho, azimuth, share, modes, matrices, projection, level)
 
 
 def _projection(share: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -371,20 +380,19 @@ def general_transfer(coherence: NDArray[np.float64], probe: NDArray[np.complex64
         For the angular orders 0 to `HARMONICS`, Å^2.
     """
     grid, size = aperture_grid(), 2 * PIXELS
-    spectra = [np.linalg.eigh(unpack(coherence[where])) for _, where in blocks()]
-    total = sum((1.0 if m == 0 else 2.0) * values.sum() for m, (values, _) in enumerate(spectra))
-    fields = []
-    for m, ((values, vectors), modes) in enumerate(zip(spectra, grid.modes, strict=True)):
-        strong = values > WEAKEST * total
-        if strong.any():
-            amplitudes = (vectors[:, strong] * np.sqrt(values[strong])).T.astype(np.complex64)
-            fields.append((amplitudes @ modes) * probe)
-            if m:
-                fields.append((amplitudes @ modes.conj()) * probe)
-    waves = np.concatenate(fields).reshape(-1, PIXELS, PIXELS)
-    images = fft.fft2(waves, (size, size))
+    real, imaginary = np.append(coherence, 0.0)[grid.matrices]
+    # imaginary parts lie below the diagonal
+    values, vectors = np.linalg.eigh(real + 1j * np.tril(imaginary, -1), "L")
+    total = 2.0 * values.sum() - values[0].sum()
+    amplitudes = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None]).swapaxes(1, 2).astype(np.complex64)
+    strong = values > WEAKEST * total
+    # the same for -m
+    fields = [(amplitudes @ grid.modes)[strong], (amplitudes[1:] @ grid.modes[1:].conj())[strong[1:]]]
+    waves = (np.concatenate(fields) * probe).reshape(-1, PIXELS, PIXELS)
+    images = fft.fft(fft.fft(waves, size, axis=2), size, axis=1, overwrite_x=True)
     image = (images.real**2 + images.imag**2).sum(axis=0)
     found = (grid.projection @ image.ravel()).reshape(-1, COEFFICIENTS).astype(np.float64)
     found += total * grid.level
-    real, imaginary = found[: HARMONICS + 1], found[HARMONICS + 1 :]
-    return np.asarray(real + 1j * np.concatenate([np.zeros((1, COEFFICIENTS)), imaginary]))
+    return np.asarray(
+        found[: HARMONICS + 1] + 1j * np.concatenate([np.zeros((1, COEFFICIENTS)), found[HARMONICS + 1 :]])
+    )

@@ -108,24 +108,25 @@ def superpose(
     place = np.hypot(kx[:, None], ky) * ((TABLE - 1) / cutoff)
     # one more interval of zeros takes the corners beyond the cutoff
     index = np.minimum(place.astype(np.intp), TABLE)
-    fraction = place - index
-    steps = np.diff(tables, axis=1, append=0.0)
-    theta = np.arctan2(ky, np.maximum(kx, 1e-30)[:, None])
-    turns = _turns(theta, (tables.shape[2] - 1) // 2, dtype)
+    fraction = (place - index).astype(dtype)
+    turns = _turns(kx, ky, tables.shape[1] // 2, dtype)
     even, odd = np.zeros((2, *place.shape), dtype=np.result_type(dtype, np.complex64))
-    for group, table, step in zip(groups, tables, steps, strict=True):
+    for group, table in zip(groups, tables.astype(dtype), strict=True):
         x, y = group.positions.T
         structure = _waves(kx, x, dtype).reshape(-1, len(x)) @ _waves(ky, y, dtype).reshape(-1, len(x)).T
         (cc, cs), (sc, ss) = structure.reshape(2, len(kx), 2, len(ky)).swapaxes(1, 2)
-        orders = 1 if group.response.harmonics is None else table.shape[1]
-        transfer = (table[:, :orders].T[:, index] + fraction * step[:, :orders].T[:, index]).astype(dtype)
+        orders = 1 if group.response.harmonics is None else len(table)
+        steps = np.diff(table[:orders], append=dtype(0.0))
+        transfer = np.take(table[:orders], index, axis=1) + fraction * np.take(steps, index, axis=1)
         even_structure, odd_structure = cc - 1j * cs, -ss - 1j * sc
         even += transfer[0] * even_structure
         odd += transfer[0] * odd_structure
         if orders > 1:
-            parts = (transfer[1:].reshape(2, -1, *place.shape) * turns).sum(axis=1)
-            even += parts[0] * even_structure + parts[1] * odd_structure
-            odd += parts[0] * odd_structure + parts[1] * even_structure
+            parts = transfer[1:].reshape(2, -1, *place.shape) * turns
+            # m = 1, 3, ... make the imaginary part
+            even_part, odd_part = parts[:, 1::2].sum(axis=1) + 1j * parts[:, ::2].sum(axis=1)
+            even += even_part * even_structure + odd_part * odd_structure
+            odd += even_part * odd_structure + odd_part * even_structure
     twice = np.outer(np.where(kx > 0.0, 2.0, 1.0), np.where(ky > 0.0, 2.0, 1.0)) / lengths.prod()
     even, odd = even * twice.astype(dtype), odd * twice.astype(dtype)
     rows = np.arange(height) * sampling + shifts[:, 0]
@@ -138,32 +139,39 @@ def superpose(
 
 
 def _tables(groups: Sequence[Group]) -> tuple[NDArray[np.float64], float]:
-    """R of each group at `TABLE` equidistant |k| and one 0 beyond, (G, TABLE + 1, 1 + 2 M); and the highest |k|.
+    """R of each group at `TABLE` equidistant |k| and one 0 beyond, (G, 1 + 2 M, TABLE + 1); and the highest |k|.
 
     First the angular order 0, then the real parts a_m of the others, then the imaginary parts b_m.
     """
     highest = max(group.response.cutoff for group in groups)
-    radii = np.linspace(0.0, highest, TABLE)
+    radii = np.linspace(0.0, highest, TABLE // 4)
     transfers = np.abs([group.response.transfer(radii, group.blur) for group in groups])
     last = np.flatnonzero((transfers > NEGLIGIBLE * transfers.max()).any(axis=0)).max(initial=0)
-    cutoff = float(radii[min(last + 1, TABLE - 1)])
+    cutoff = float(radii[min(last + 1, len(radii) - 1)])
     radii = np.linspace(0.0, cutoff, TABLE)
     angular = [group.response.angular_transfer(radii, group.blur) for group in groups]
     most = max(map(len, angular))
-    tables = np.zeros((len(groups), TABLE + 1, 1 + 2 * most))
+    tables = np.zeros((len(groups), 1 + 2 * most, TABLE + 1))
     for table, group, orders in zip(tables, groups, angular, strict=True):
-        table[:-1, 0] = group.response.transfer(radii, group.blur)
-        table[:-1, 1 : 1 + len(orders)] = orders.real.T
-        table[:-1, 1 + most : 1 + most + len(orders)] = orders.imag.T
+        table[0, :-1] = group.response.transfer(radii, group.blur)
+        table[1 : 1 + len(orders), :-1] = orders.real
+        table[1 + most : 1 + most + len(orders), :-1] = orders.imag
     return tables, cutoff
 
 
-def _turns(theta: NDArray[np.float64], orders: int, dtype: type[np.floating[Any]]) -> NDArray[Any]:
-    """Factors of a_m and of b_m, (2, M, ...)."""
-    m = np.arange(1, orders + 1).reshape(-1, *(1,) * theta.ndim)
-    cosine, sine = np.cos(m * theta), np.sin(m * theta)
-    parts = 2.0 * np.where(m % 2 == 0, [cosine, -sine], 1j * np.array([sine, cosine]))
-    return parts.astype(np.result_type(dtype, np.complex64))
+def _turns(
+    kx: NDArray[np.float64], ky: NDArray[np.float64], orders: int, dtype: type[np.floating[Any]]
+) -> NDArray[Any]:
+    """Factors of a_m and of b_m without the i of odd m, (2, M, ...)."""
+    k = (kx[:, None] + 1j * ky).astype(np.result_type(dtype, np.complex64))
+    k /= np.maximum(np.abs(k), np.finfo(dtype).tiny)
+    turns = np.empty((2, orders, *k.shape), dtype=dtype)
+    power = np.ones_like(k)
+    for m in range(1, orders + 1):
+        power *= k
+        parts = (power.imag, power.real) if m % 2 else (power.real, -power.imag)
+        turns[0, m - 1], turns[1, m - 1] = parts
+    return 2.0 * turns
 
 
 def _waves(k: NDArray[np.floating[Any]], x: NDArray[np.floating[Any]], dtype: type[np.floating[Any]]) -> NDArray[Any]:

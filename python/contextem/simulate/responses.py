@@ -133,7 +133,7 @@ class Response:
         """
         frequencies = np.asarray(k, dtype=np.float64)
         kappa = frequencies / self.cutoff
-        orders = np.zeros((0, len(self.coefficients))) if self.harmonics is None else self.harmonics
+        orders: NDArray[Any] = np.zeros((0, len(self.coefficients))) if self.harmonics is None else self.harmonics
         values = np.moveaxis(expansion(kappa, len(self.coefficients)) @ orders.T, -1, 0)
         rises = [rise(m, kappa) for m in range(1, len(orders) + 1)]
         gaussian = np.exp(-2.0 * (np.pi * blur * frequencies) ** 2)
@@ -230,7 +230,7 @@ class ResponseLibrary:
         """
         if symbol not in ELEMENTS:
             raise ValueError(f"symbol: expected one of {', '.join(ELEMENTS)}, got {symbol!r}")
-        return self._respond({symbol: 1.0}, energy, detector, defocus, aberrations)
+        return self._respond(((symbol, 1.0),), energy, detector, defocus, aberrations)
 
     def pair(
         self,
@@ -271,11 +271,13 @@ class ResponseLibrary:
             raise ValueError(f"thickness: expected {low:.2f} to {high:.2f} Å for {symbol}, got {thickness:g}")
         shares = [float(np.interp(thickness, distances, one)) for one in np.eye(len(distances))]
         names = [pair_name(symbol, t) for t in distances]
-        return self._respond(dict(zip(names, shares, strict=True)), energy, detector, defocus, aberrations)
+        return self._respond(tuple(zip(names, shares, strict=True)), energy, detector, defocus, aberrations)
 
+    # the columns of one image share a probe, and are asked for more than once
+    @lru_cache(maxsize=64)  # noqa: B019
     def _respond(
         self,
-        shares: Mapping[str, float],
+        shares: tuple[tuple[str, float], ...],
         energy: float,
         detector: Detector | str,
         defocus: float,
@@ -293,7 +295,7 @@ class ResponseLibrary:
                 f"got {probe.reach(semiangle):.2g} Å for {probe} at {semiangle:g} mrad"
             )
         weights = ring_weights(self.edges[i], *collection_angles(detector))
-        rings = sum(share * self.coherences[self.species.index(name), i] for name, share in shares.items())
+        rings = sum(share * self.coherences[self.species.index(name), i] for name, share in shares)
         coherence = weights @ np.asarray(rings, dtype=np.float64)
         wavelength = 2e-3 * semiangle / cutoff
         if probe.round:
