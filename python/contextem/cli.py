@@ -225,9 +225,24 @@ def demo(output: Path) -> None:
     "--preset", type=click.Choice(PRESETS), default="tmd576", show_default=True, help="Which cases and conditions."
 )
 @click.option(
-    "--images", type=click.IntRange(1), default=10, show_default=True, help="Micrographs of each case and condition."
+    "--images",
+    type=click.IntRange(1),
+    help="Micrographs of each case and condition; 10 by default, 1 with --engine abtem.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
+@click.option(
+    "--engine",
+    type=click.Choice(("responses", "abtem")),
+    default="responses",
+    show_default=True,
+    help="Superposed responses of columns, or multislice of periodic cells: slow, and meant for testing.",
+)
+@click.option(
+    "--phonons", type=click.IntRange(1), help="Frozen-phonon configurations with --engine abtem; 16 by default."
+)
+@click.option(
+    "--device", type=click.Choice(("cpu", "gpu")), help="Where --engine abtem propagates waves; cpu by default."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes; one a core by default.")
 @click.option(
     "-o",
@@ -241,7 +256,15 @@ def demo(output: Path) -> None:
     help="Instead: recompute the response library with abTEM into this file.",
 )
 def simulate(
-    preset: str, images: int, seed: int, workers: int | None, output: Path | None, rebuild_responses: Path | None
+    preset: str,
+    images: int | None,
+    seed: int,
+    engine: str,
+    phonons: int | None,
+    device: str | None,
+    workers: int | None,
+    output: Path | None,
+    rebuild_responses: Path | None,
 ) -> None:
     """Simulate micrographs with known truth."""
     if rebuild_responses is not None:
@@ -252,9 +275,20 @@ def simulate(
         return
     if output is None:
         raise ValueError("--output: expected a folder for the micrographs, got none; give one with -o")
+    if engine != "abtem" and (phonons is not None or device is not None):
+        raise ValueError(f"--{'device' if phonons is None else 'phonons'}: only --engine abtem takes it; leave it out")
     from contextem.simulate.dataset import generate
 
-    written = generate(output, preset, images, seed, processes=workers)
+    written = generate(
+        output,
+        preset,
+        images or (1 if engine == "abtem" else 10),
+        seed,
+        engine=engine,
+        processes=workers,
+        device=device or "cpu",
+        phonons=phonons or 16,
+    )
     click.echo(f"{output}: {len(written)} micrographs")
 
 

@@ -1,7 +1,8 @@
 """Micrographs whose truth is known: drawn from ranges of conditions, one at a time or whole data sets.
 
-A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise.  Its truth is the
-class of each column and where the lattice site of that column lies in the image, slow drift included.
+A micrograph is lattice -> defects -> superposed responses -> contamination -> dose -> readout noise; multislice may
+take the place of the superposed responses.  Its truth is the class of each column and where the lattice site of that
+column lies in the image, slow drift included.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ PRESETS: Mapping[str, Preset] = {
     "near-z": (NEAR_Z, CONDITIONS),
 }
 """Data sets by name: cases and conditions, every one with every other."""
+
+ENGINES = ("responses", "abtem")
+"""What computes the ideal images: superposed responses, or multislice of a periodic cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -506,13 +510,15 @@ class Recipe:
         condition = f"{self.energy / 1e3:g}keV-{self.detector}"
         return f"{self.host}-{self.dopant or 'undoped'}-{condition}-{self.ranges}-{self.seed}"
 
-    def simulate(self, **options: Any) -> SimulatedMicrograph:
+    def simulate(self, engine: str = "responses", **options: Any) -> SimulatedMicrograph:
         """Simulate it.
 
         Parameters
         ----------
+        engine : {"responses", "abtem"}
+            What computes the ideal image.
         **options
-            As for `simulate_micrograph`.
+            As for `simulate_micrograph`, or for `contextem.simulate.multislice.simulate_multislice`.
 
         Returns
         -------
@@ -522,7 +528,12 @@ class Recipe:
         if self.ranges == "reference":
             detector = Detector(self.detector, *collection_angles(detector))
         options = {"ranges": RANGES[self.ranges]} | options
-        return simulate_micrograph(self.host, self.dopant, self.energy, detector, self.seed, **options)
+        make: Callable[..., SimulatedMicrograph] = simulate_micrograph
+        if engine == "abtem":
+            from contextem.simulate.multislice import simulate_multislice
+
+            make = simulate_multislice
+        return make(self.host, self.dopant, self.energy, detector, self.seed, **options)
 
 
 def recipes(preset: str, images_per_case: int, seed: int = 0, *, ranges: str = "both") -> list[Recipe]:
@@ -574,8 +585,11 @@ def generate(
     images_per_case: int,
     seed: int = 0,
     *,
+    engine: str = "responses",
     processes: int | None = None,
     progress: bool = True,
+    device: str = "cpu",
+    phonons: int = 16,
     **options: Any,
 ) -> list[Path]:
     """Write a data set, one ``.npz`` for each micrograph and a ``manifest.json``; files that exist are kept.
@@ -586,12 +600,19 @@ def generate(
         Where to write.
     preset, images_per_case, seed
         As for `recipes`.
+    engine : {"responses", "abtem"}
+        What computes the ideal images.  Those of abTEM take half a minute and more each and are meant for testing:
+        their conditions are drawn from the "reference" ranges.
     processes : int, optional
-        How many to use; by default as many as there are processors.
+        How many to use; by default as many as there are processors, and one for a GPU.
     progress : bool
         Whether to show a progress bar on a terminal.
+    device : {"cpu", "gpu"}
+        Where abTEM's waves are propagated.
+    phonons : int
+        Number of frozen-phonon configurations of an image of abTEM.
     **options
-        As for `simulate_micrograph`.
+        As for `simulate_micrograph`, or for `contextem.simulate.multislice.simulate_multislice`.
 
     Returns
     -------
@@ -601,31 +622,71 @@ def generate(
     Raises
     ------
     ValueError
-        If the folder holds a data set made otherwise.
+        If the engine or the device is not a possible one, or the folder holds a data set made otherwise.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     target = Path(folder)
-    wanted = recipes(preset, images_per_case, seed)
     chosen = {key: asdict(value) if isinstance(value, Ranges) else value for key, value in options.items()}
-    manifest = {"preset": preset, "options": chosen, "classes": list(CLASSES)}
+    about: dict[str, Any] = {"preset": preset, "options": chosen, "classes": list(CLASSES), "engine": engine}
+    if engine == "abtem":
+        import abtem
+
+        from contextem.simulate.smatrix import array_module
+
+        array_module(device)
+        about |= {"phonons": phonons, "abTEM": abtem.__version__}
+        options |= {"phonons": phonons, "device": device}
+        processes = 1 if device == "gpu" else processes
+    wanted = recipes(preset, images_per_case, seed, ranges="reference" if engine == "abtem" else "both")
     path = target / "manifest.json"
-    if path.exists() and {k: v for k, v in json.loads(path.read_text()).items() if k in manifest} != json.loads(
-        json.dumps(manifest)
-    ):
-        raise ValueError(f"folder: {target} holds another data set; choose another folder")
+    if path.exists():
+        known = manifest(target)
+        if {key: known.get(key) for key in about} != json.loads(json.dumps(about)):
+            raise ValueError(f"folder: {target} holds another data set; choose another folder")
     files = [target / f"{recipe.name}.npz" for recipe in wanted]
     missing = [(recipe, file) for recipe, file in zip(wanted, files, strict=True) if not file.exists()]
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(manifest | {"files": [file.name for file in files]}, indent=1))
+        temporary.write_text(json.dumps(about | {"files": [file.name for file in files]}, indent=1))
+    write = partial(_write, engine=engine, options=options)
     with process_pool(processes) as pool:
-        done: Iterator[None] = pool.map(partial(_write, options=options), missing, chunksize=4)
+        done: Iterator[None] = pool.map(write, missing, chunksize=4 if engine == "responses" else 1)
         for _ in tqdm(done, total=len(missing), desc="simulate", unit="image", disable=None if progress else True):
             pass
     return files
 
 
-def _write(job: tuple[Recipe, Path], options: Mapping[str, Any]) -> None:
+def _write(job: tuple[Recipe, Path], engine: str, options: Mapping[str, Any]) -> None:
     recipe, file = job
-    recipe.simulate(**options).save(file)
+    recipe.simulate(engine, **options).save(file)
+
+
+def manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Tell what a data set is.
+
+    Parameters
+    ----------
+    folder : path-like
+        Written by `generate`.
+
+    Returns
+    -------
+    dict
+        ``"preset"``, ``"options"``, ``"classes"``, ``"files"``, and the ``"engine"``, one of `ENGINES`; with "abtem"
+        also ``"phonons"`` and ``"abTEM"``, its version.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no data set.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise ValueError(
+            f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
+        )
+    known: dict[str, Any] = {"engine": "responses"} | json.loads(path.read_text())
+    return known
 
 
 def stored(folder: str | os.PathLike[str]) -> list[Path]:
@@ -646,12 +707,7 @@ def stored(folder: str | os.PathLike[str]) -> list[Path]:
     ValueError
         If the folder holds no data set, or an unfinished one.
     """
-    path = Path(folder) / "manifest.json"
-    if not path.is_file():
-        raise ValueError(
-            f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
-        )
-    paths = [Path(folder) / name for name in json.loads(path.read_text())["files"]]
+    paths = [Path(folder) / name for name in manifest(folder)["files"]]
     if missing := sum(not file.is_file() for file in paths):
         raise ValueError(
             f"folder: {folder} lacks {missing} of {len(paths)} micrographs; run `contextem simulate` again"

@@ -1,14 +1,15 @@
-"""Full multislice simulation of a doped monolayer with abTEM, frozen phonons included: the reference for superposition.
+"""Full multislice simulation of doped monolayers, frozen phonons included: the reference for superposition.
 
-abTEM makes, transmits and propagates the probes.  The transmission functions are this package's own
-(`contextem.simulate.scattering`), because abTEM puts atoms on its grid bilinearly and forms exp(i sigma V) without
+`simulate_multislice` makes micrographs, from the beams of `contextem.simulate.smatrix`.  `scan_probes` checks them:
+there abTEM makes, transmits and propagates every single probe.  In both the transmission functions are this package's
+own (`contextem.simulate.scattering`), because abTEM puts atoms on its grid bilinearly and forms exp(i sigma V) without
 oversampling, which changes a heavy column by up to 15 % with its position between the grid points; so is the sum over
 the detector, because abTEM counts whole pixels, 3 mrad wide in a cell of 14 Å.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,20 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 from tqdm import tqdm
 
-from contextem.columns import Columns
-from contextem.context import Context
-from contextem.micrograph import Detector, Micrograph, check_energy
-from contextem.simulate.dataset import SimulatedMicrograph
+from contextem.micrograph import Detector, check_energy
+from contextem.simulate.conditions import REFERENCE, Ranges
+from contextem.simulate.dataset import SimulatedMicrograph, draw_scan, record
 from contextem.simulate.probe import FOCUSED, Aberrations
-from contextem.simulate.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
+from contextem.simulate.responses import THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
 from contextem.simulate.scattering import fast_even_size, ring_shares, transmission_function
-from contextem.simulate.structures import host_of, supercell
+from contextem.simulate.smatrix import PLANES, Beams, convergence_angle, frozen_phonons, scatter_beams
+from contextem.simulate.structures import supercell
 
-PLANES = 3
-"""Slices of a monolayer: chalcogen, metal, chalcogen."""
+REPEATS = (5, 3)
+"""Number of a x sqrt(3) a cells along the two directions of a supercell."""
+
+PHONONS = 16
+"""Number of frozen-phonon configurations of a micrograph."""
 
 
 def scan_probes(
@@ -87,9 +91,7 @@ def scan_probes(
     from abtem.potentials.iam import TransmissionFunction
 
     beam = check_energy(energy)
-    if semiangle is None and beam not in SEMIANGLES:
-        raise ValueError(f"semiangle: give it in mrad, there is no default for {beam:g} eV")
-    convergence = SEMIANGLES[beam] if semiangle is None else semiangle
+    convergence = convergence_angle(beam, semiangle)
     points = np.asarray(positions, dtype=np.float64)
     angles = [collection_angles(detector) for detector in detectors]
     wavelength = float(energy2wavelength(beam))
@@ -99,22 +101,15 @@ def scan_probes(
     finest = wavelength / (3e-3 * highest)
     gpts = (fast_even_size(lengths[0] / finest), fast_even_size(lengths[1] / finest))
     slice_thickness = float(atoms.cell.lengths()[2]) / PLANES
-    plane = np.minimum((atoms.positions[:, 2] / slice_thickness).astype(int), PLANES - 1)
-    metal = plane == PLANES // 2
-    rng = np.random.default_rng(seed)
     propagator = FresnelPropagator()  # type: ignore[no-untyped-call]
     kx, ky = (fft.fftfreq(n, length / n) for n, length in zip(gpts, lengths, strict=True))
     pixel = wavelength * 1e3 / float(np.sqrt(np.prod(lengths)))
     scattering = wavelength * 1e3 * np.hypot(kx[:, None], ky)
     shares = np.column_stack([ring_shares(scattering, pixel, *pair).ravel() for pair in angles])
     result = np.zeros((len(points), len(angles)))
-    for _ in tqdm(range(phonons), desc="frozen phonons", disable=None if progress else True):
-        shift = rng.normal(size=(len(atoms), 2)) * np.where(metal, *thermal)[:, None]
-        transmissions = []
-        for i in range(PLANES):
-            symbols = np.array(atoms.get_chemical_symbols())[plane == i].tolist()
-            xy = (atoms.positions[:, :2] + shift)[plane == i]
-            transmissions.append(transmission_function(symbols, xy, lengths, gpts, beam))
+    configurations = frozen_phonons(atoms, phonons, thermal, seed)
+    for planes in tqdm(configurations, total=phonons, desc="frozen phonons", disable=None if progress else True):
+        transmissions = [transmission_function(symbols, xy, lengths, gpts, beam) for symbols, xy in planes]
         slices = AntialiasAperture().bandlimit(  # type: ignore[no-untyped-call]
             TransmissionFunction(np.array(transmissions, np.complex64), slice_thickness, lengths, energy=beam)
         )
@@ -124,11 +119,7 @@ def scan_probes(
             semiangle_cutoff=convergence,
             soft=False,
             defocus=defocus + aberrations.defocus + slice_thickness,
-            astigmatism=aberrations.astigmatism,
-            astigmatism_angle=aberrations.astigmatism_angle,
-            coma=aberrations.coma,
-            coma_angle=aberrations.coma_angle,
-            Cs=aberrations.spherical,
+            aberrations=aberrations.symbols,
             extent=lengths,
             gpts=gpts,
         )
@@ -151,118 +142,118 @@ def simulate_multislice(
     detector: Detector | str,
     seed: int,
     *,
-    repeats: tuple[int, int] = (5, 3),
-    sampling: float = 0.1,
-    source_size: float = 0.35,
-    defocus: float = 0.0,
-    dose: float | None = None,
-    phonons: int = 8,
-    progress: bool = True,
-    **fractions: float,
+    size: float = 42.0,
+    ranges: Ranges = REFERENCE,
+    repeats: tuple[int, int] = REPEATS,
+    phonons: int = PHONONS,
+    device: str = "cpu",
+    progress: bool = False,
+    **given: float,
 ) -> SimulatedMicrograph:
-    """Simulate a micrograph of a periodic doped supercell by multislice.
+    """Simulate a micrograph by multislice: as `dataset.simulate_micrograph`, but for the ideal image.
 
-    The probe is scanned just finely enough for the band limit of the image, which is then resampled exactly.
+    The specimen is a periodic supercell, whose copies fill the image.  Strain stretches its image, the probe included.
 
     Parameters
     ----------
-    host, dopant, energy, detector, seed
-        As for `contextem.simulate.dataset.simulate_micrograph`; a detector without angles takes its default ones.
+    host, dopant, energy, detector, seed, size, ranges
+        As for `contextem.simulate.dataset.simulate_micrograph`.
     repeats : (int, int)
-        Number of a x sqrt(3) a cells along rows and columns.
-    sampling : float
-        Å/px, met to within half a pixel of the cell along rows.
-    source_size : float
-        Standard deviation of the Gaussian source, Å.
-    defocus : float
-        Å.
-    dose : float, optional
-        Electrons per pixel; None leaves out the noise, and pixels are fractions of the beam.
+        Number of a x sqrt(3) a cells along the two directions of the supercell.
     phonons : int
         Number of frozen-phonon configurations.
+    device : {"cpu", "gpu"}
+        Where the waves are propagated; "gpu" needs CuPy.
     progress : bool
         Whether to show a progress bar on a terminal.
-    **fractions : float
-        ``dopant_fraction``, ``single_fraction``, ``double_fraction``, as for `structures.place_defects`.
+    **given : float
+        Conditions that are not to be drawn, by their name in `Ranges`: ``dose=2000.0``.
 
     Returns
     -------
     SimulatedMicrograph
-        One period of the cell; opposite borders continue each other.
+
+    Raises
+    ------
+    ValueError
+        If the host, energy, detector, device or a condition is not a possible one.
+    TypeError
+        If a condition is not known.
     """
-    beam = check_energy(energy)
-    measured = Detector(detector) if isinstance(detector, str) else detector
-    measured = Detector(measured.name, *collection_angles(measured))
-    rng = np.random.default_rng(seed)
-    atoms, layer = supercell(host, dopant, repeats, rng, **fractions)
-    lengths = atoms.cell.lengths()[:2]
-    cutoff = _image_cutoff(beam)
-    coarse = [fast_even_size(2.0 * cutoff * length + 2.0) for length in lengths]
-    axes = [np.arange(n) / n * length for n, length in zip(coarse, lengths, strict=True)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    scanned = scan_probes(atoms, grid, beam, [measured], defocus=defocus, phonons=phonons, seed=seed, progress=progress)
-    rows = round(lengths[0] / sampling)
-    exact = float(lengths[0] / rows)
-    shape = (rows, int(lengths[1] / exact))
-    image = resample(scanned.reshape(coarse), lengths, shape, exact, source_size)
-    if dose is not None:
-        image = rng.poisson(np.maximum(image, 0.0) * dose).astype(np.float64)
-    positions = layer.sites / exact
-    inside = (positions <= np.array(shape) - 1).all(axis=1)
-    conditions = {
-        "host": host, "dopant": dopant, "energy": beam, "semiangle": SEMIANGLES[beam], "detector": measured.name,
-        "inner": measured.inner, "outer": measured.outer, "dose": dose, "source_size": source_size, "defocus": defocus,
-        "sampling": exact, "phonons": phonons, "repeats": list(repeats), "seed": seed,
-    }  # fmt: skip
-    known = host_of(host)
-    return SimulatedMicrograph(
-        Micrograph(image.astype(np.float32), exact, beam, measured, source=f"{host}-multislice-{seed}"),
-        Columns(positions[inside], layer.sublattice[inside]),
-        layer.labels[inside],
-        Context(host, (dopant,) if dopant else (), beam, measured, lattice_constant=known.lattice_constant),
-        conditions,
+    scan = draw_scan(host, dopant, energy, detector, seed, size=size, ranges=ranges, given=given, stream=":multislice")
+    drawn = scan.drawn
+    atoms, cell = supercell(
+        host,
+        dopant,
+        repeats,
+        scan.rng,
+        dopant_fraction=drawn["dopant_fraction"],
+        single_fraction=drawn["vacancy_fraction"] / 2.0,
+        double_fraction=drawn["vacancy_fraction"] / 2.0,
+        disorder=drawn["disorder"],
+        relaxation=scan.relaxation,
+    )
+    origin = scan.rng.uniform(0.0, 1.0, 2) * atoms.cell.lengths()[:2]
+    beams = scatter_beams(
+        atoms,
+        scan.energy,
+        [scan.detector],
+        phonons=phonons,
+        seed=int(scan.rng.integers(2**32)),
+        device=device,
+        progress=progress,
+    )
+    shape = (scan.pixels, scan.pixels)
+    # the cell lies along its own axes
+    aberrations = scan.aberrations.turned(scan.rotation)
+    image = scan_image(beams, drawn, shape, scan.probe_offsets, scan.transform, origin, aberrations)
+    # copies of the cell, as many as reach the corners of the image
+    lengths = np.array(beams.lengths)
+    span = int(np.ceil((1.5 * size + np.abs(scan.offsets).max() + lengths.max()) / lengths.min()))
+    copies = np.stack(np.meshgrid(*(np.arange(-span, span + 1),) * 2, indexing="ij"), axis=-1).reshape(-1, 1, 2)
+    sites = (cell.sites + copies * lengths - origin).reshape(-1, 2) @ scan.transform.T
+    return record(
+        scan, image, sites, np.tile(cell.labels, len(copies)), engine="abtem", phonons=phonons, repeats=list(repeats)
     )
 
 
-def _image_cutoff(energy: float) -> float:
-    """Highest spatial frequency of an annular dark-field image, 1/Å."""
-    from abtem.core.energy import energy2wavelength
-
-    return 2.1e-3 * SEMIANGLES[energy] / float(energy2wavelength(energy))
-
-
-def resample(
-    image: NDArray[np.float64], lengths: Sequence[float], shape: tuple[int, int], sampling: float, blur: float
+def scan_image(
+    beams: Beams,
+    drawn: Mapping[str, float],
+    shape: tuple[int, int],
+    offsets: NDArray[np.float64],
+    transform: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    aberrations: Aberrations = FOCUSED,
 ) -> NDArray[np.float64]:
-    """Evaluate a band-limited periodic image at other points, blurred by a Gaussian.
+    """Evaluate the periodic image on the first detector at the pixels of a scan, blurred by the source.
 
     Parameters
     ----------
-    image : ndarray, shape (h, w)
-        One period, sampled finely enough.
-    lengths : (float, float)
-        Size of the period, Å.
+    beams : Beams
+        Of the cell.
+    drawn : mapping of str to float
+        With ``defocus``, ``source_size`` and ``sampling``.
     shape : (int, int)
-        H, W of the result.
-    sampling : float
-        Å/px of the result; pixel (0, 0) stays where it is.
-    blur : float
-        Standard deviation of the Gaussian, Å.
+        H, W.
+    offsets : ndarray of float64, shape (H, 2)
+        Where each row lies relative to its nominal place, Å.
+    transform : ndarray of float64, shape (2, 2)
+        Rotation and strain of the cell.
+    origin : ndarray of float64, shape (2,)
+        Point of the cell at the first pixel, Å.
+    aberrations : Aberrations
+        Along the axes of the cell; the defocus is the drawn one.
 
     Returns
     -------
     ndarray of float64, shape (H, W)
-
-    Examples
-    --------
-    >>> x = np.arange(8) / 8
-    >>> wave = np.cos(2 * np.pi * x)[:, None] + np.zeros(8)
-    >>> bool(np.allclose(resample(wave, (1.0, 1.0), (5, 3), 0.2, 0.0)[:, 0], np.cos(0.4 * np.pi * np.arange(5))))
-    True
+        Fraction of the beam.
     """
-    spectrum = fft.fft2(image) / image.size
-    for axis, (n, length) in enumerate(zip(image.shape, lengths, strict=True)):
-        k = fft.fftfreq(n, length / n)
-        wave = np.exp(2j * np.pi * np.outer(np.arange(shape[axis]) * sampling, k) - 2.0 * (np.pi * blur * k) ** 2)
-        spectrum = np.moveaxis(np.tensordot(wave, spectrum, (1, axis)), 0, axis)
-    return np.asarray(spectrum.real)
+    frequencies, coefficients = beams.fourier(beams.probe(drawn["defocus"], aberrations.symbols))
+    k = frequencies @ np.linalg.inv(transform)
+    blur = np.exp(-2.0 * (np.pi * drawn["source_size"]) ** 2 * (k**2).sum(axis=1))
+    weights = coefficients[0] * blur * np.exp(2j * np.pi * frequencies @ origin)
+    nominal = [np.arange(n) * drawn["sampling"] for n in shape]
+    rows = np.exp(2j * np.pi * (np.outer(nominal[0], k[:, 0]) + offsets @ k.T)) * weights
+    return np.asarray((rows @ np.exp(2j * np.pi * np.outer(k[:, 1], nominal[1]))).real)

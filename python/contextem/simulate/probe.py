@@ -18,7 +18,7 @@ Susi, https://doi.org/10.12688/openreseurope.13015.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -85,6 +85,27 @@ class Aberrations:
     def round(self) -> bool:
         """Whether the probe has rotational symmetry."""
         return self.astigmatism == 0.0 and self.coma == 0.0
+
+    @property
+    def symbols(self) -> dict[str, float]:
+        """All but the defocus, by abTEM's symbols."""
+        return {
+            "C12": self.astigmatism,
+            "phi12": self.astigmatism_angle,
+            "C21": self.coma,
+            "phi21": self.coma_angle,
+            "C30": self.spherical,
+        }
+
+    def turned(self, angle: float) -> Aberrations:
+        """Return them as seen from axes that are turned by an angle, radians.
+
+        Examples
+        --------
+        >>> Aberrations(coma=300.0, coma_angle=1.5).turned(1.0).coma_angle
+        0.5
+        """
+        return replace(self, astigmatism_angle=self.astigmatism_angle - angle, coma_angle=self.coma_angle - angle)
 
     def reach(self, semiangle: float) -> float:
         """Return how far the outermost rays may miss the focus, Å, for a semi-angle in mrad.

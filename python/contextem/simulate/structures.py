@@ -152,7 +152,11 @@ def place_defects(
 
 
 def relax(
-    sites: NDArray[np.float64], labels: NDArray[np.int8], bond: float, fractions: NDArray[np.float64]
+    sites: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    bond: float,
+    fractions: NDArray[np.float64],
+    period: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Return how far the metal neighbours of vacancies are drawn towards them.
 
@@ -166,6 +170,8 @@ def relax(
         Projected distance of neighbouring columns, Å.
     fractions : ndarray, shape (N,)
         By which fraction of the bond the neighbours of this column move, if it is a vacancy.
+    period : ndarray of float64, shape (2,), optional
+        Size of the periodic cell that holds the sites, Å.
 
     Returns
     -------
@@ -176,10 +182,14 @@ def relax(
     vacancies, metals = np.flatnonzero(labels > X2), np.flatnonzero(labels < X2)
     if len(vacancies) and len(metals):
         # a vacancy has three bonds; the next metals are twice as far
-        near = cKDTree(sites[metals]).query(sites[vacancies], k=3, distance_upper_bound=1.25 * bond)[1]
+        tree = cKDTree(sites[metals], boxsize=period)
+        near = tree.query(sites[vacancies], k=3, distance_upper_bound=1.25 * bond)[1]
         which, bonds = np.nonzero(near < len(metals))
         moved, towards = metals[near[which, bonds]], vacancies[which]
-        np.add.at(displacements, moved, fractions[towards, None] * (sites[towards] - sites[moved]))
+        away = sites[towards] - sites[moved]
+        if period is not None:
+            away -= period * np.rint(away / period)
+        np.add.at(displacements, moved, fractions[towards, None] * away)
     return displacements
 
 
@@ -248,6 +258,8 @@ def supercell(
     dopant_fraction: float = 0.1,
     single_fraction: float = 0.09,
     double_fraction: float = 0.09,
+    disorder: float = 0.0,
+    relaxation: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Any, Monolayer]:
     """Build a periodic doped monolayer for abTEM.
 
@@ -266,6 +278,8 @@ def supercell(
         Source of randomness.
     dopant_fraction, single_fraction, double_fraction : float
         As for `place_defects`.
+    disorder, relaxation
+        As for `doped_monolayer`.
 
     Returns
     -------
@@ -295,15 +309,17 @@ def supercell(
         double_fraction=double_fraction,
     )
     upper = rng.random(len(sites)) < 0.5
+    pull = rng.uniform(*relaxation, len(sites))
+    displacements = relax(sites, labels, a / np.sqrt(3.0), pull, cell) + rng.normal(0.0, disorder, sites.shape)
     symbols: list[str] = []
     positions: list[NDArray[np.float64]] = []
-    for site, label, first in zip(sites, labels, upper, strict=True):
+    for site, label, first in zip(sites + displacements, labels, upper, strict=True):
         symbol = known.chalcogen if label >= X2 else dopant if label == DOPANT and dopant else known.metal
         planes = {X2: [0.25, 1.25], SINGLE_VACANCY: [0.25 if first else 1.25], DOUBLE_VACANCY: []}.get(label, [0.75])
         symbols += [symbol] * len(planes)
         positions += [np.array([*site, plane * t]) for plane in planes]
     atoms = Atoms(symbols, positions=positions, cell=[*cell, 1.5 * t], pbc=(True, True, False))
-    return atoms, Monolayer(sites, np.zeros_like(sites), labels, upper)
+    return atoms, Monolayer(sites, displacements, labels, upper)
 
 
 def host_of(formula: str) -> Host:
