@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from contextem.elements import atomic_number, atomic_shares
 from contextem.micrograph import Detector
-from contextem.simulate.responses import ELEMENTS, PAIR_DISTANCES, Response, library, pair_name
+from contextem.simulate.responses import ELEMENTS, PAIR_DISTANCES, library
 
 BLUR = 0.45
 """Standard deviation of the Gaussian of source and vibration at which peaks are compared, Å: their ratios hardly change."""
@@ -60,20 +60,22 @@ def column_peak(species: str, energy: float, detector: Detector, *, pair: bool =
     for symbol, share in atomic_shares(species).items():
         known = PAIR_DISTANCES if pair else ELEMENTS
         if symbol in known:
-            peak = _peak(pair_name(symbol, PAIR_DISTANCES[symbol][-1]) if pair else symbol, energy, detector)
+            peak = _peak(symbol, energy, detector, pair)
         elif pair:
             # what the second atom adds changes slowly with the atomic number
             gains = [column_peak(x, energy, detector, pair=True) / column_peak(x, energy, detector) for x in known]
             peak = column_peak(symbol, energy, detector) * _interpolate(symbol, tuple(known), gains)
         else:
-            peak = _interpolate(symbol, ELEMENTS, [_peak(x, energy, detector) for x in ELEMENTS])
+            peak = _interpolate(symbol, ELEMENTS, [_peak(x, energy, detector, False) for x in ELEMENTS])
         total += share * peak
     return total
 
 
-def _peak(name: str, energy: float, detector: Detector) -> float:
-    response: Response = library()._select(name, energy, detector, DEFOCUS)
-    return float(response.radial(0.0, BLUR))
+def _peak(symbol: str, energy: float, detector: Detector, pair: bool) -> float:
+    responses = library()
+    if pair:
+        return float(responses.pair(symbol, PAIR_DISTANCES[symbol][-1], energy, detector, DEFOCUS).radial(0.0, BLUR))
+    return float(responses.response(symbol, energy, detector, DEFOCUS).radial(0.0, BLUR))
 
 
 def _interpolate(symbol: str, known: Iterable[str], values: Sequence[float]) -> float:

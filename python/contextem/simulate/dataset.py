@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from contextem.elements import atomic_shares
 from contextem.micrograph import Detector, Micrograph, check_energy
 from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
 from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.probe import FOCUSED, Aberrations
 from contextem.simulate.render import MARGIN, Group, superpose
 from contextem.simulate.responses import (
     SEMIANGLES,
@@ -37,7 +38,7 @@ from contextem.simulate.responses import (
     Response,
     collection_angles,
     library,
-    mean_response,
+    semiangle_of,
 )
 from contextem.simulate.structures import (
     DOPANT,
@@ -244,10 +245,16 @@ def simulate_micrograph(
         relaxation=scan.relaxation,
     )
     groups = column_groups(
-        layer, host, dopant, scan.energy, scan.detector, defocus=drawn["defocus"], source_size=drawn["source_size"]
+        layer,
+        host,
+        dopant,
+        scan.energy,
+        scan.detector,
+        source_size=drawn["source_size"],
+        aberrations=scan.aberrations,
     )
     shape = (scan.pixels, scan.pixels)
-    image = superpose(groups, shape, drawn["sampling"], scan.offsets, dtype=np.float32)
+    image = superpose(groups, shape, drawn["sampling"], scan.probe_offsets, dtype=np.float32)
     return record(scan, image, layer.sites, layer.labels, layer=layer)
 
 
@@ -292,6 +299,16 @@ class Scan:
     offsets: NDArray[np.float64] = field(repr=False)
     slow: NDArray[np.float64] = field(repr=False)
     rng: np.random.Generator = field(repr=False)
+
+    @property
+    def aberrations(self) -> Aberrations:
+        """Those of the probe, defocus included."""
+        return Aberrations(**{f.name: self.drawn[f.name] for f in fields(Aberrations)})
+
+    @property
+    def probe_offsets(self) -> NDArray[np.float64]:
+        """Where the axis of the probe lies for the peak of the probe to lie at `offsets`, Å, (pixels, 2)."""
+        return self.offsets - self.aberrations.shift(semiangle_of(self.energy))
 
 
 def draw_scan(
@@ -376,7 +393,7 @@ def record(
     SimulatedMicrograph
     """
     drawn, beam, measured = scan.drawn, scan.energy, scan.detector
-    metal = library().response(host_of(scan.host).metal, beam, measured, drawn["defocus"])
+    metal = library().response(host_of(scan.host).metal, beam, measured, aberrations=scan.aberrations)
     peak = float(metal.radial(0.0, np.hypot(drawn["source_size"], THERMAL_METAL)))
     image = image + peak * _contamination(scan.rng, image.shape, drawn)
     # the tails of the Fourier series may dip below zero by rounding where there is vacuum
@@ -390,7 +407,7 @@ def record(
         "host": scan.host,
         "dopant": scan.dopant,
         "energy": beam,
-        "semiangle": SEMIANGLES[float(min(SEMIANGLES, key=lambda e: abs(e - beam)))],
+        "semiangle": semiangle_of(beam),
         "detector": measured.name,
         "inner": measured.inner,
         "outer": measured.outer,
@@ -423,6 +440,7 @@ def column_groups(
     *,
     defocus: float = 0.0,
     source_size: float = 0.0,
+    aberrations: Aberrations = FOCUSED,
 ) -> list[Group]:
     """Sort the columns of a monolayer by their responses.
 
@@ -440,6 +458,8 @@ def column_groups(
         Relative to the metal plane, Å.
     source_size : float
         Standard deviation of the source, Å.
+    aberrations : Aberrations
+        Of the probe; its own defocus is added.
 
     Returns
     -------
@@ -452,29 +472,20 @@ def column_groups(
     metal_blur, chalcogen_blur = (float(np.hypot(source_size, rms)) for rms in (THERMAL_METAL, THERMAL_CHALCOGEN))
     # the midpoint of two independent atoms vibrates less than one; their separation is in the response already
     pair_blur = float(np.hypot(source_size, THERMAL_CHALCOGEN / np.sqrt(2.0)))
-    shares = atomic_shares(known.chalcogen)
-
-    def atom(symbol: str, shift: float = 0.0) -> Response:
-        return responses.response(symbol, energy, detector, defocus + shift)
-
-    def chalcogen(shift: float) -> Response:
-        return mean_response((share, atom(symbol, shift)) for symbol, share in shares.items())
-
-    def pair() -> Response:
-        thicknesses = {symbol: host_of(f"{known.metal}{symbol}2").thickness for symbol in shares}
-        return mean_response(
-            (share, responses.pair(symbol, thicknesses[symbol], energy, detector, defocus))
-            for symbol, share in shares.items()
-        )
-
+    atom: Callable[..., Response] = partial(
+        responses.response, energy=energy, detector=detector, aberrations=aberrations
+    )
+    pair: Callable[..., Response] = partial(
+        responses.pair, known.chalcogen, known.thickness, energy, detector, aberrations=aberrations
+    )
     kinds: list[tuple[NDArray[np.bool_], float, Callable[[], Response]]]
     kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal))]
     if dopant:
         kinds.append((layer.labels == DOPANT, metal_blur, lambda: atom(dopant)))
     kinds += [
         (layer.labels == X2, pair_blur, pair),
-        (single & layer.upper, chalcogen_blur, lambda: chalcogen(half)),
-        (single & ~layer.upper, chalcogen_blur, lambda: chalcogen(-half)),
+        (single & layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=half)),
+        (single & ~layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=-half)),
     ]
     return [Group(response(), blur, layer.atoms[chosen]) for chosen, blur, response in kinds if chosen.any()]
 
