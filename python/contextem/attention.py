@@ -195,6 +195,7 @@ class PaperClassifier(Classifier):
         self.context_embedding = nn.ModuleList(nn.Linear(size, width) for size in self.context_sizes)
         self.class_token = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Dropout(config.dropout), nn.Linear(width, len(CLASSES)))
 
     def forward(self, contrast: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:  # (B, F), (B | 1, Fc)
@@ -204,14 +205,12 @@ class PaperClassifier(Classifier):
         tokens = [self.class_token.expand(batch)]
         tokens += [embed(contrast[:, group]) for embed, group in zip(self.contrast_embedding, self.groups, strict=True)]
         blocks = torch.split(context, list(self.context_sizes), dim=1) if self.context_sizes else ()
-        tokens += [
-            embed(block).expand(batch) for embed, block in zip(self.context_embedding, blocks, strict=True)
-        ]
+        tokens += [embed(block).expand(batch) for embed, block in zip(self.context_embedding, blocks, strict=True)]
         mixed = torch.stack(tokens, dim=1)  # (B, T, D)
         for layer in self.layers[:-1]:
             mixed = layer(mixed)
-        last = self.layers[-1]
-        answer = last(mixed[:, :1], last.norm(mixed[:, 1:]))  # only the class token is read
+        # only the class token is read
+        answer = self.layers[-1](mixed[:, :1], self.norm(mixed[:, 1:]))
         logits: Tensor = self.head(answer[:, 0]) / self.temperature
         return logits, torch.zeros_like(logits[:, 0])
 

@@ -136,7 +136,7 @@ def contrast_features(
         mean = means[name][:, :wide].copy()
         mean[:, :1] -= level
         blocks += [mean, quantiles[name] - level]
-    return np.concatenate(blocks, axis=1, dtype=np.float32) / contrast
+    return np.asarray(np.concatenate(blocks, axis=1) / contrast, np.float32)
 
 
 @lru_cache(maxsize=8)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from contextem.elements import atomic_number, atomic_shares
 from contextem.micrograph import Detector
-from contextem.simulate.responses import ELEMENTS, PAIR_DISTANCES, library
+from contextem.responses import ELEMENTS, PAIR_DISTANCES, library
 
 BLUR = 0.45
-"""Standard deviation of the Gaussian of source and vibration at which peaks are compared, Å: their ratios hardly change."""
+"""Standard deviation of the Gaussian of source and vibration at which peaks are compared, Å."""
 
 DEFOCUS = 12.0
 """Defocus at which peaks are compared, Å: it is seldom known, and matters little for their ratios."""
@@ -113,7 +113,7 @@ def expected_intensities(
     --------
     >>> ratios = expected_intensities("W", "Se", {"Cr": 1.0}, 80e3, Detector("HAADF"))
     >>> ratios.round(1).tolist()
-    [1.0, 0.3, 0.8, 0.4, 0.0]
+    [1.0, 0.2, 0.8, 0.4, 0.0]
     """
     weight = sum(dopants.values())
     dopant = sum(share / weight * column_peak(symbol, energy, detector) for symbol, share in dopants.items())

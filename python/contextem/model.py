@@ -3,8 +3,8 @@
     moments (N, J) -> contrast features (N, F)      see `contextem.contrast`
     context        -> context features (Fc,)        see `contextem.context`
     both           -> posterior (N, 5)              see `contextem.attention`
-                   -> familiarity (N,)              log of how much likelier a column of the stated specimen is to look so
-                                                    than an odd mixture of columns, neighbours and contexts
+                   -> familiarity (N,)              log of how much likelier a column of the stated specimen is to look
+                                                    so than an odd mixture of columns, neighbours and contexts
 
 The weights are safetensors, everything else is JSON beside them; ``model.pt2`` is the same network for `torch.export`.
 """
@@ -160,7 +160,7 @@ class Model:
             temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def exported(self) -> torch.export.ExportedProgram:
-        """Return the network as a program of (B, F) contrast and (B, Fc) context features, for any number of columns."""
+        """Return the network as a program of (B, F) contrast and (B, Fc) context features, for any B."""
         network = self.network.cpu().eval()
         example = (
             torch.zeros(3, len(network.mean)),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from contextem._output import whole_file
-from contextem._processes import process_pool
-from contextem.attention import PAPER, Classifier, LatticeClassifier, ModelConfig, build_classifier
+from contextem._processes import each_image
+from contextem.attention import PAPER, LatticeClassifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.contrast import contrast_blocks
-from contextem.elements import atomic_shares
 from contextem.micrograph import Detector
 from contextem.model import Model, Prediction
 from contextem.pipeline import measure
@@ -126,6 +125,16 @@ def stated_context(context: Context, rng: np.random.Generator) -> Context:
     return Context(context.host, context.dopants, context.energy, Detector(context.detector.name))
 
 
+def few_of_each(
+    labels: NDArray[np.int64], per_class: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return which columns to keep, at most `per_class` of each class, and how many each of them stands for."""
+    order = rng.permutation(len(labels))
+    parts = [order[labels[order] == index] for index in range(len(CLASSES))]
+    weights = [np.full(len(part[:per_class]), max(1.0, len(part) / per_class), np.float32) for part in parts]
+    return np.concatenate([part[:per_class] for part in parts]), np.concatenate(weights)
+
+
 def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int | None) -> tuple[Any, ...]:
     simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
     conditions = simulated.conditions
@@ -134,11 +143,8 @@ def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int |
     contrast, labels = measure_simulated(simulated, config, seed)
     weight = np.ones(len(labels), np.float32)
     if per_class is not None:
-        order = np.random.default_rng([seed, 11]).permutation(len(labels))
-        parts = [order[labels[order] == index] for index in range(len(CLASSES))]
-        chosen = np.concatenate([part[:per_class] for part in parts])
-        weight = np.concatenate([np.full(len(p[:per_class]), max(1.0, len(p) / per_class)) for p in parts])
-        contrast, labels, weight = contrast[chosen], labels[chosen], weight.astype(np.float32)
+        chosen, weight = few_of_each(labels, per_class, np.random.default_rng([seed, 11]))
+        contrast, labels = contrast[chosen], labels[chosen]
     return (
         contrast,
         labels,
@@ -210,14 +216,8 @@ def measure_sources(
     label : str
         Of the progress bar.
     """
-    workers = workers or os.cpu_count() or 1
-    task: Callable[[Recipe | Path], Any] = partial(_measure_source, config=config, per_class=per_class)
-    if workers == 1:
-        rows = [task(source) for source in tqdm(sources, desc=label, unit="image", disable=None)]
-    else:
-        with process_pool(workers) as pool:
-            results: Iterable[Any] = pool.map(task, sources, chunksize=8)
-            rows = list(tqdm(results, total=len(sources), desc=label, unit="image", disable=None))
+    task = partial(_measure_source, config=config, per_class=per_class)
+    rows = each_image(task, sources, workers=workers, label=label)
     contrast, labels, weight, intensities, context, composition, case, condition, dose = zip(*rows, strict=True)
     return LabelledColumns(
         contrast=np.concatenate(contrast),
@@ -414,12 +414,12 @@ def training_data(
     split = split_sources(data, preset, images, seed)
     sources = split.training + list(alloy_recipes(round(ALLOYS * len(split.training)), seed, CHALCOGENS))
     take = partial(measure_sources, config=config, per_class=PER_CLASS, workers=workers)
+    rng = np.random.default_rng([seed, 19])
+    watched = [[part[i] for i in rng.permutation(len(part))[:WATCHED]] for part in (split.validation, split.test)]
     return (
         take(sources, label="training images"),
-        *(
-            take(part[:: -(-len(part) // WATCHED) or 1], label=f"{name} images")
-            for name, part in (("validation", split.validation), ("test", split.test))
-        ),
+        take(watched[0], label="validation images"),
+        take(watched[1], label="test images"),
     )
 
 

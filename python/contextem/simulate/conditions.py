@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from contextem.micrograph import Detector
-from contextem.simulate.responses import collection_angles, library
+from contextem.responses import collection_angles, library
 
 ANGLE_RANGES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "HAADF": ((60.0, 80.0), (170.0, 220.0)),
@@ -56,7 +56,7 @@ class Ranges:
     readout : Range
         Standard deviation of the Gaussian readout noise, electrons.
     astigmatism, astigmatism_angle, coma, coma_angle, spherical : Range
-        Of the probe, as in `contextem.simulate.probe.Aberrations`, Å and radians.
+        Of the probe, as in `contextem.probe.Aberrations`, Å and radians.
     """
 
     sampling: Range = (0.10, 0.42)

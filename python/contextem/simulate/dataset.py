@@ -25,13 +25,9 @@ from contextem._output import whole_file
 from contextem._processes import process_pool
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
-from contextem.elements import atomic_shares
 from contextem.micrograph import Detector, Micrograph, check_energy
-from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
-from contextem.simulate.noise import poisson, smooth_noise
-from contextem.simulate.probe import FOCUSED, Aberrations
-from contextem.simulate.render import MARGIN, Group, superpose
-from contextem.simulate.responses import (
+from contextem.probe import FOCUSED, Aberrations
+from contextem.responses import (
     SEMIANGLES,
     THERMAL_CHALCOGEN,
     THERMAL_METAL,
@@ -40,6 +36,9 @@ from contextem.simulate.responses import (
     library,
     semiangle_of,
 )
+from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
+from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.render import MARGIN, Group, superpose
 from contextem.simulate.structures import (
     DOPANT,
     METAL,
@@ -633,7 +632,7 @@ def alloy_recipes(count: int, seed: int, chalcogens: Sequence[str] = CHALCOGENS)
     Examples
     --------
     >>> alloy_recipes(1, 0, ("S", "Te"))[0].host
-    'Mo(S0.37Te0.63)2'
+    'Mo(S0.95Te0.05)2'
     """
     rng = np.random.default_rng([seed, 17])
     kinds = list(itertools.product(PRESETS["tmd1296"][1], METALS, (*DOPANTS, None)))
