@@ -304,7 +304,15 @@ def simulate(
 @click.option(
     "--images", type=click.IntRange(5), default=10, show_default=True, help="Micrographs of each case and condition."
 )
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option(
+    "--model",
+    "kind",
+    type=click.Choice(("lattice", "paper")),
+    default="lattice",
+    show_default=True,
+    help="The classifier of this package, with those it is compared with beside it; or that of the paper alone.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Processes that simulate and measure; one a core by default.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device to train on.")
@@ -315,20 +323,32 @@ def train(
     preset: str,
     images: int,
     epochs: int,
+    kind: str,
     seed: int,
     workers: int | None,
     device: str,
     output: Path,
     overwrite: bool,
 ) -> None:
-    """Train the classifier, and the same one without context, on the micrographs in DATA or simulated on the fly.
+    """Train the classifier, the same without context, and that of the paper, on DATA or simulated on the fly.
 
     Every fifth image is kept for testing.  Writes weights, accuracy curves (PNG, CSV) and what `evaluate` needs.
     """
     _refuse_existing([output / "model.json"], overwrite)
+    from contextem.attention import PAPER
     from contextem.train import train_models
 
-    train_models(output, data, preset=preset, images=images, epochs=epochs, seed=seed, workers=workers, device=device)
+    train_models(
+        output,
+        data,
+        preset=preset,
+        images=images,
+        epochs=epochs,
+        seed=seed,
+        workers=workers,
+        device=device,
+        configs={"paper": PAPER} if kind == "paper" else None,
+    )
     click.echo(f"wrote {output}; `contextem evaluate {output}` scores it")
 
 
@@ -371,6 +391,16 @@ def train(
     help="Train other classifiers on some of the training images and score them too; needs the extra `baselines`.",
 )
 @click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Micrographs of `contextem simulate --engine abtem`, to be scored for the model card besides.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="Train again from so many seeds, and without some materials, for the model card; takes long.",
+)
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the scores (JSON), a model card and figures."
 )
 def evaluate(
@@ -382,6 +412,8 @@ def evaluate(
     workers: int | None,
     ideal: bool,
     baselines: bool,
+    reference: Path | None,
+    trials: int | None,
     output: Path | None,
 ) -> None:
     """Score a model (the packaged one by default) on test images, beside the same classifier without context."""
@@ -403,6 +435,16 @@ def evaluate(
         baselines=baselines,
     )
     click.echo(report(score_predictions(predictions)))
+    sets: dict[str, Any] = {}
+    if reference is not None:
+        sets["reference"] = predict_test_images(model_folder, reference, preset=None, images=images, workers=workers)
+        click.echo(f"\n{reference}\n{report(score_predictions(sets['reference']))}")
+    if trials is not None:
+        from contextem.attention import ModelConfig
+        from contextem.trials import measure_pool, run_trials, trial_lines
+
+        sets["trials"] = run_trials(measure_pool(preset, ModelConfig(), workers=workers), ModelConfig(), seeds=trials)
+        click.echo("\n".join(["", *trial_lines(sets["trials"])]))
     if output is None:
         return
     from contextem.model import packaged_model
@@ -418,7 +460,7 @@ def evaluate(
     if data is None:
         test |= {"preset": preset, "images of each case and condition": images, "conditions drawn from": ranges}
     facts = {"model": json.loads((folder / "model.json").read_text(encoding="utf-8")), "test": test}
-    written = write_report(output, predictions, facts=facts, near_z=near_z, model_folder=folder)
+    written = write_report(output, predictions, facts=facts, near_z=near_z, model_folder=folder, **sets)
     click.echo(f"wrote {', '.join(map(str, written))}")
 
 

@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 from contextem._processes import each_image
 from contextem.attention import ModelConfig
 from contextem.baselines import NETWORK, TABULAR, fit_network, measure_patches
-from contextem.model import Model, load_model, packaged_model
+from contextem.model import COMPARED, Model, load_model, packaged_model
 from contextem.patches import patch_complete
 from contextem.scores import Predictions, Scores, score_predictions
 from contextem.simulate.dataset import Recipe, manifest, stored
 from contextem.simulate.observer import class_shares, ideal_posterior, with_equal_priors
 from contextem.train import (
     FOLDS,
-    PAPER_MODEL,
     PER_CLASS,
     TEST_FOLDS,
-    WITHOUT_CONTEXT,
     LabelledColumns,
     measure_sources,
     predict,
@@ -171,7 +169,7 @@ def predict_test_images(
     """
     folder = packaged_model() if folder is None else folder
     models = {"with context": load_model(folder)}
-    for place in (WITHOUT_CONTEXT, PAPER_MODEL):
+    for place in COMPARED:
         if (folder / place).is_dir():
             models[place.replace("_", " ")] = load_model(folder / place)
     model = models["with context"]

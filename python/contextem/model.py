@@ -30,6 +30,9 @@ from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_c
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES, Context
 
+COMPARED = ("without_context", "paper")
+"""Classifiers kept beside a model, in folders of these names, to compare it with: without context, and as published."""
+
 
 class Prediction(NamedTuple):
     """What a classifier says of N columns.
@@ -181,7 +184,8 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     Parameters
     ----------
     path : path-like, optional
-        A folder with model.safetensors and model.json, as `contextem train` writes it; the packaged model by default.
+        A folder with model.safetensors and model.json, as `contextem train` writes it; "paper" or "without_context" for
+        the packaged ones of these names; the packaged model by default.
 
     Returns
     -------
@@ -201,6 +205,8 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     10
     """
     folder = packaged_model() if path is None else Path(path)
+    if not folder.exists() and str(path) in COMPARED:
+        folder = packaged_model() / str(path)
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(

@@ -18,8 +18,10 @@ import numpy as np
 from contextem._output import whole_file
 from contextem.columns import CLASSES
 from contextem.evaluate import IDEAL, IDEAL_BALANCED
+from contextem.model import COMPARED
 from contextem.scores import CALIBRATION_BINS, Predictions, Scores, reliability, score_predictions
-from contextem.train import PAPER_MODEL, WITHOUT_CONTEXT, Curves
+from contextem.train import Curves
+from contextem.trials import trial_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +53,8 @@ def write_report(
     *,
     facts: Mapping[str, Any],
     near_z: Mapping[str, Predictions] | None = None,
+    reference: Mapping[str, Predictions] | None = None,
+    trials: Mapping[str, Any] | None = None,
     model_folder: Path | None = None,
 ) -> list[Path]:
     """Write ``scores.json``, ``card.md`` and the figures.
@@ -65,6 +69,10 @@ def write_report(
         "model": what ``model.json`` says; "test": what was simulated, in words.
     near_z : mapping of str to Predictions, optional
         The same classifiers on dopants that scatter nearly as the metal does, listed case by case.
+    reference : mapping of str to Predictions, optional
+        The same classifiers on micrographs by full multislice.
+    trials : mapping, optional
+        What `contextem.trials.run_trials` returns.
     model_folder : Path, optional
         Where the accuracy curves of the training are.
 
@@ -77,6 +85,7 @@ def write_report(
     scores = score_predictions(predictions, by_case=True)
     drawn = {name: each for name, each in predictions.items() if name != IDEAL_BALANCED}
     near = score_predictions(near_z, by_case=True) if near_z else {}
+    multislice = score_predictions(reference) if reference else {}
     figures = {
         "confusion.png": confusion_figure(
             {name: by["all"] for name, by in scores.items() if name not in (IDEAL, IDEAL_BALANCED)}
@@ -94,12 +103,14 @@ def write_report(
         "facts": dict(facts),
         "scores": _plain(scores),
         "near_z": _plain(near),
+        "reference": _plain(multislice),
+        "trials": trials,
         "entropy_reduction": entropy_reduction(scores),
     }
     with whole_file(target / "scores.json") as temporary:
         temporary.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     with whole_file(target / "card.md") as temporary:
-        temporary.write_text(card(scores, near, facts, list(figures)), encoding="utf-8")
+        temporary.write_text(card(scores, near, facts, list(figures), multislice, trials), encoding="utf-8")
     return [target / name for name in ("scores.json", "card.md", *figures)]
 
 
@@ -116,6 +127,8 @@ def card(
     near_z: Mapping[str, Mapping[str, Scores]],
     facts: Mapping[str, Any],
     figures: Sequence[str] = (),
+    reference: Mapping[str, Mapping[str, Scores]] | None = None,
+    trials: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the model card, in Markdown.
 
@@ -127,6 +140,10 @@ def card(
         As for `write_report`.
     figures : sequence of str
         Files to show.
+    reference : mapping, optional
+        Scores on micrographs by full multislice.
+    trials : mapping, optional
+        What `contextem.trials.run_trials` returns.
 
     Returns
     -------
@@ -203,6 +220,27 @@ def card(
             *_beside(near_z, ["all", *near_cases]),
             "",
         ]
+    if reference:
+        lines += [
+            "## Micrographs by full multislice",
+            "",
+            "Frozen phonons, no superposition of responses; trained on the superposition alone.",
+            "",
+            *_overall(reference),
+            "",
+            *_beside(reference, [subset for subset in next(iter(reference.values())) if subset.endswith("e/px")]),
+            "",
+        ]
+    if trials:
+        lines += [
+            "## Trained again",
+            "",
+            f"From {len(trials['seeds'])} seeds, each with other images for testing, and without the materials that "
+            f"are scored: {trials['images']} images, {trials['epochs']} epochs each; mean and standard deviation.",
+            "",
+            *trial_lines(trials),
+            "",
+        ]
     lines += [f"![{Path(file).stem}]({file})\n" for file in figures]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -253,7 +291,7 @@ def _plain(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, An
 def read_curves(folder: Path) -> dict[str, Curves]:
     """Return the accuracy curves that training left in the folder of a model; of no model if there are none."""
     curves = {}
-    beside = {place.replace("_", " "): folder / place for place in (WITHOUT_CONTEXT, PAPER_MODEL)}
+    beside = {place.replace("_", " "): folder / place for place in COMPARED}
     for name, place in {"with context": folder, **beside}.items():
         if (place / "accuracy.csv").is_file():
             with (place / "accuracy.csv").open(newline="", encoding="utf-8") as file:

@@ -167,10 +167,14 @@ class Scores:
         return "\n".join(lines)
 
 
-def confusion_matrix(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """(5, 5) counts, rows the true class, columns the most probable one."""
+def confusion_matrix(
+    probabilities: NDArray[np.floating[Any]],
+    labels: NDArray[np.integer[Any]],
+    weight: NDArray[np.floating[Any]] | None = None,
+) -> NDArray[Any]:
+    """(5, 5) counts, or sums of weights, rows the true class, columns the most probable one."""
     pairs = labels * len(CLASSES) + probabilities.argmax(axis=1)
-    return np.bincount(pairs, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
+    return np.bincount(pairs, weight, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
@@ -178,14 +182,18 @@ def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     return ratio
 
 
-def score(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> Scores:
-    """Score posteriors (N, 5) against true labels (N,)."""
+def score(
+    probabilities: NDArray[np.floating[Any]],
+    labels: NDArray[np.integer[Any]],
+    weight: NDArray[np.floating[Any]] | None = None,
+) -> Scores:
+    """Score posteriors (N, 5) against true labels (N,), of columns that stand for `weight` (N,) columns, or for one."""
     p = np.maximum(probabilities, np.finfo(np.float32).tiny)
-    entropy = float(-(probabilities * np.log2(p)).sum(axis=1).mean()) if len(labels) else float("nan")
+    entropy = -(probabilities * np.log2(p)).sum(axis=1)
     return Scores(
-        confusion_matrix(probabilities, labels),
-        entropy,
-        calibration_error=reliability(probabilities, labels).error,
+        confusion_matrix(probabilities, labels, weight),
+        float(np.average(entropy, weights=weight)) if len(labels) else float("nan"),
+        calibration_error=reliability(probabilities, labels, weight=weight).error,
     )
 
 
@@ -213,7 +221,10 @@ class Reliability(NamedTuple):
 
 
 def reliability(
-    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], bins: int = CALIBRATION_BINS
+    probabilities: NDArray[np.floating[Any]],
+    labels: NDArray[np.integer[Any]],
+    bins: int = CALIBRATION_BINS,
+    weight: NDArray[np.floating[Any]] | None = None,
 ) -> Reliability:
     """Compare how sure a classifier is with how often it is right.
 
@@ -227,6 +238,8 @@ def reliability(
         True classes.
     bins : int
         Of equal width from 0 to 1.
+    weight : (N,), optional
+        How many columns each stands for; one by default.
 
     Returns
     -------
@@ -241,12 +254,13 @@ def reliability(
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     which = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
-    count = np.bincount(which, minlength=bins)
+    stands_for = np.ones(len(labels)) if weight is None else weight
+    count = np.bincount(which, weight, minlength=bins)
     right = probabilities.argmax(axis=1) == labels
     return Reliability(
         count,
-        _ratio(np.bincount(which, confidence, minlength=bins), count),
-        _ratio(np.bincount(which, right, minlength=bins), count),
+        _ratio(np.bincount(which, confidence * stands_for, minlength=bins), count),
+        _ratio(np.bincount(which, right * stands_for, minlength=bins), count),
     )
 
 

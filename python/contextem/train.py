@@ -46,8 +46,6 @@ FAMILIARITY_SHARE = 0.2
 """Share of the familiarity in the loss."""
 UNKNOWN_QUANTILE = 0.005
 """Share of known columns that are called unknown."""
-WITHOUT_CONTEXT, PAPER_MODEL = "without_context", "paper"
-"""Folders, within that of a model, of the classifiers it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -470,7 +468,7 @@ def train_models(
         "seed": seed,
         "epochs": epochs,
         "hosts": sorted({host for host, _ in cases if "(" not in host}),
-        "dopants": sorted({dopant for _, dopant in cases} - {"None"}),
+        "dopants": sorted({dopant for host, dopant in cases if "(" not in host} - {"None"}),
         "conditions": sorted(set(training.condition.tolist())),
     }
     curves = {}

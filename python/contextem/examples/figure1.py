@@ -23,14 +23,13 @@ from contextem.classification import COLOURS, MARKERS, Classification
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector
-from contextem.model import Model, load_model, packaged_model
+from contextem.model import Model, load_model
 from contextem.pipeline import classify
 from contextem.report import WIDTH, style
 from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups, draw_scan, record
 from contextem.simulate.render import MARGIN, superpose
 from contextem.simulate.structures import METAL, X2, Monolayer, doped_monolayer, host_of
-from contextem.train import WITHOUT_CONTEXT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +103,7 @@ def compare(seed: int = 0, *, model: Model | None = None, without: Model | None 
     True
     """
     model = load_model() if model is None else model
-    without = load_model(packaged_model() / WITHOUT_CONTEXT) if without is None else without
+    without = load_model("without_context") if without is None else without
     contexts = [Context(host, dopant, ENERGY, DETECTOR) for host, dopant in MATERIALS]
     micrographs, contrast, classified = [], [], []
     for (host, dopant), own, other in zip(MATERIALS, contexts, contexts[::-1], strict=True):

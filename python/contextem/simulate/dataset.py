@@ -627,18 +627,21 @@ def alloy_recipes(count: int, seed: int, chalcogens: Sequence[str] = CHALCOGENS)
     Returns
     -------
     list of Recipe
-        Metals, dopants and the conditions of "tmd1296" in turn, half of them of each of `RANGES`.
+        Metals, dopants, near-Z ones among them, and the conditions of "tmd1296" at random, half of them of each of
+        `RANGES`.
 
     Examples
     --------
     >>> alloy_recipes(1, 0, ("S", "Te"))[0].host
-    'Mo(S0.95Te0.05)2'
+    'Ta(S0.32Te0.68)2'
     """
     rng = np.random.default_rng([seed, 17])
-    kinds = list(itertools.product(PRESETS["tmd1296"][1], METALS, (*DOPANTS, None)))
+    dopants = (*DOPANTS, None, "Zr", "Re", *METALS)
+    kinds = [each for each in itertools.product(PRESETS["tmd1296"][1], METALS, dopants) if each[1] != each[2]]
     pairs = list(itertools.combinations(chalcogens, 2))
     made: list[Recipe] = []
-    for i, pick in enumerate(rng.permutation(np.arange(count) % len(kinds))):
+    rounds = [rng.permutation(len(kinds)) for _ in range(-(-count // len(kinds)))]
+    for i, pick in enumerate(itertools.islice(itertools.chain(*rounds), count)):
         (energy, detector), metal, dopant = kinds[pick]
         one, other = pairs[rng.integers(len(pairs))]
         share = int(rng.integers(5, 96))
