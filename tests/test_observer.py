@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import RegularGridInterpolator
 from scipy.stats import norm, poisson
 
 from contextem.columns import CLASSES
@@ -35,7 +36,7 @@ def test_error_on_two_flat_classes_is_the_overlap_of_two_gaussians(readout):
         expected + readout**2,
         places,
         own,
-        np.stack([np.zeros(8), np.full(8, more)]),
+        np.tile([0.0, more], (9, 9, 1)),
         sampling=1.0,
         offsets=STILL,
         radius=radius,
@@ -49,17 +50,20 @@ def test_error_on_two_flat_classes_is_the_overlap_of_two_gaussians(readout):
 @given(seed=st.integers(0, 1000), k=st.integers(0, 3), radius=st.floats(1.0, 6.0))
 def test_likelihood_ratio_does_not_depend_on_which_class_is_the_true_one(seed, k, radius):
     rng = np.random.default_rng(seed)
-    responses = rng.uniform(0.0, 30.0, (4, 16))
+    responses = rng.uniform(0.0, 30.0, (15, 15, 4))
     counts = rng.poisson(40.0, (40, 40))
     expected = np.full((40, 40), 40.0)
     place, offsets = rng.uniform(5, 35, (1, 2)), rng.normal(0, 0.1, (40, 2))
     settings = {"sampling": 1.0, "offsets": offsets, "radius": radius}
     there = log_likelihoods(counts, expected, place, np.array([0]), responses, **settings)
-    # the same image, had the column been of class k: what differs is interpolated alike
+    # the same image, had the column been of class k
     rows, columns = np.mgrid[:40, :40]
-    squared = (rows + offsets[:, :1] - place[0, 0]) ** 2 + (columns + offsets[:, 1:] - place[0, 1]) ** 2
-    grid = np.linspace(0.0, radius**2, 16)
-    other = expected + np.where(squared < radius**2, np.interp(squared, grid, responses[k] - responses[0]), 0.0)
+    down, along = rows + offsets[:, :1] - place[0, 0], columns + offsets[:, 1:] - place[0, 1]
+    grid = np.linspace(-radius, radius, 15)
+    more = RegularGridInterpolator((grid, grid), responses[..., k] - responses[..., 0], bounds_error=False)
+    near = down**2 + along**2 < radius**2
+    other = expected.copy()
+    other[near] += more(np.column_stack([down[near], along[near]]))
     here = log_likelihoods(counts, other, place, np.array([k]), responses, **settings)
     np.testing.assert_allclose(there - there[:, k : k + 1], here, atol=1e-8)
     assert abs(here[0, k]) < 1e-9
@@ -88,8 +92,8 @@ def test_likelihoods_equal_those_of_whole_images_rendered_anew():
                     "Cr",
                     80e3,
                     simulated.context.detector,
-                    defocus=drawn["defocus"],
                     source_size=drawn["source_size"],
+                    aberrations=scene.aberrations,
                 )
                 shape = simulated.micrograph.shape
                 rendered.append(superpose(groups, shape, 0.2, scene.offsets) if groups else np.zeros(shape))

@@ -17,17 +17,20 @@ from scipy.special import jv
 from contextem.columns import CLASSES
 from contextem.context import HOSTS
 from contextem.micrograph import Detector
-from contextem.simulate import dataset, responses, scattering
+from contextem.simulate import dataset, probe, responses, scattering
 from contextem.simulate.conditions import WIDE, Ranges
 from contextem.simulate.dataset import CASES, NEAR_Z, SimulatedMicrograph, simulate_micrograph
+from contextem.simulate.multislice import scan_probes
 from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.probe import Aberrations
 from contextem.simulate.render import Group, superpose
 from contextem.simulate.responses import library
 from contextem.simulate.structures import X2, Monolayer, doped_monolayer, honeycomb, relax, supercell
 
 CLEAN = {
     "jitter": 0.0, "drift": 0.0, "disorder": 0.0, "relaxation": 0.0, "strain": 0.0, "background": 0.0, "haze": 0.0,
-    "readout": 0.0, "defocus": 0.0, "vacancy_fraction": 0.0, "dopant_fraction": 0.0,
+    "readout": 0.0, "defocus": 0.0, "vacancy_fraction": 0.0, "dopant_fraction": 0.0, "astigmatism": 0.0, "coma": 0.0,
+    "spherical": 0.0,
 }  # fmt: skip
 
 
@@ -54,8 +57,9 @@ def perfect_crystal(formula):
 
 def test_library_is_complete_and_small():
     shipped = library()
-    assert shipped.coefficients.shape == (22, 6, 6, 17, 16)
-    assert np.isfinite(shipped.coefficients).all()
+    assert shipped.coherences.shape == (22, 6, 33, 146)
+    assert np.isfinite(shipped.coherences).all()
+    assert 0 < responses.files("contextem").joinpath("data/responses.npz").stat().st_size < 8e6
     assert set(shipped.energies) == {60e3, 80e3, 100e3, 120e3, 200e3, 300e3}
     wanted = {x for host, dopant in CASES + NEAR_Z for x in (HOSTS[host].metal, HOSTS[host].chalcogen, dopant)}
     assert wanted <= set(shipped.species)
@@ -67,7 +71,7 @@ def test_library_with_changed_numbers_is_refused(tmp_path):
     source = responses.files("contextem").joinpath("data/responses.npz")
     with source.open("rb") as file, np.load(file) as data:
         arrays = dict(data)
-    arrays["coefficients"] = arrays["coefficients"] * np.float32(1.01)
+    arrays["coherences"] = arrays["coherences"] * np.float32(1.01)
     np.savez(tmp_path / "responses.npz", **arrays)
     with pytest.raises(ValueError, match="checksum does not fit"):
         responses.load(tmp_path / "responses.npz")
@@ -77,7 +81,7 @@ def test_library_with_changed_numbers_is_refused(tmp_path):
 def test_library_is_what_the_code_computes(energy, name):
     computed = responses.compute(energy, name)
     shipped = library()
-    stored = shipped.coefficients[shipped.species.index(name), list(shipped.energies).index(energy)]
+    stored = shipped.coherences[shipped.species.index(name), list(shipped.energies).index(energy)]
     assert np.abs(computed - stored).max() < 1e-4 * np.abs(stored).max()
 
 
@@ -140,7 +144,8 @@ def test_interpolation_between_thicknesses_and_defoci_is_smooth():
     [
         (lambda: library().response("Au", 80e3, "HAADF"), "symbol: expected one of Mo"),
         (lambda: library().response("W", 90e3, "HAADF"), "energy: expected one of 60e3"),
-        (lambda: library().response("W", 80e3, "HAADF", 90.0), "defocus: expected -2 to 43"),
+        (lambda: library().response("W", 80e3, "HAADF", 190.0), "aberrations: expected rays that miss the focus by"),
+        (lambda: library().response("W", 80e3, "HAADF", 9.0, Aberrations(coma=np.nan)), "aberrations: expected rays"),
         (lambda: library().response("W", 80e3, Detector("HAADF", 20, 200)), "bright-field disk"),
         (lambda: library().response("W", 80e3, "LAADF"), "only HAADF, MAADF have default angles"),
         (lambda: library().pair("W", 3.1, 80e3, "HAADF"), "symbol: expected a chalcogen"),
@@ -155,19 +160,94 @@ def test_what_the_library_lacks_is_named(call, message):
 # ------------------------------------------------------------------------------------------ how responses are computed
 
 
-def test_fit_recovers_a_known_transfer_function():
-    length, cutoff = 9.0, 1.3
-    index = np.arange(-11, 12) / length
-    positions = scattering.scan_positions(48, 6.0)
-    expected = np.zeros(48)
-    for kx, ky in itertools.product(index, index):
-        kappa = np.hypot(kx, ky) / cutoff
-        if kappa < 1:
-            expected += 2.0 * (1 - kappa) * np.exp(-kappa) * np.cos(2 * np.pi * (positions @ [kx, ky])) / length**2
-    coefficients = responses.fit_transfer(positions, expected[None, :, None], length, cutoff)[0, 0]
-    kappa = np.linspace(0, 1, 20)
-    found = responses.Response(cutoff, coefficients).transfer(kappa * cutoff)
-    np.testing.assert_allclose(found, 2.0 * (1 - kappa) * np.exp(-kappa), atol=1e-6)
+def disks_overlap(kappa):
+    """Common share of two disks whose middles are kappa diameters apart."""
+    return 2 / np.pi * (np.arccos(kappa) - kappa * np.sqrt(1 - kappa**2))
+
+
+def test_a_point_in_focus_has_the_autocorrelation_of_the_aperture():
+    coherence = np.zeros(146)
+    coherence[0] = 3.0
+    kappa = np.linspace(0, 1, 30)
+    in_focus = probe.round_transfer(np.zeros_like) @ coherence
+    by_grid = probe.general_transfer(coherence, probe.aperture_grid().probe(np.zeros(probe.aperture_grid().rho.shape)))
+    for coefficients in (in_focus, by_grid[0].real):
+        found = responses.Response(1.0, coefficients).transfer(kappa)
+        np.testing.assert_allclose(found, 3.0 * disks_overlap(kappa), atol=3e-3)
+    assert np.abs(by_grid[1:]).max() < 0.02
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_hermitian_matrices_are_packed_without_loss(seed):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(2, 5, 5)) + 1j * rng.normal(size=(2, 5, 5))
+    hermitian = a + a.conj().swapaxes(1, 2)
+    assert (probe.unpack(probe.pack(hermitian)) == hermitian).all()
+
+
+@pytest.mark.parametrize(("symbol", "energy"), [("W", 60e3), ("Se", 80e3), ("Mo", 300e3)])
+@pytest.mark.parametrize("detector", ["MAADF", "HAADF"])
+@pytest.mark.parametrize(("defocus", "spherical"), [(0.0, 0.0), (40.0, 0.0), (10.0, -2e4)])
+def test_a_round_probe_is_the_limit_of_any_probe(symbol, energy, detector, defocus, spherical):
+    r = np.linspace(0, 5, 50)
+    of_round = library().response(symbol, energy, detector, defocus, Aberrations(spherical=spherical))
+    of_any = library().response(symbol, energy, detector, defocus, Aberrations(0.0, 1e-9, spherical=spherical))
+    assert of_round.harmonics is None
+    assert of_any.harmonics is not None
+    np.testing.assert_allclose(of_any.radial(r), of_round.radial(r), atol=3e-3 * of_round.radial(0.0))
+    harmonic = superpose([Group(of_any, 0.2, np.array([[4.0, 4.0]]))], (40, 40), 0.2, period=(16.0, 16.0))
+    plain = superpose([Group(of_round, 0.2, np.array([[4.0, 4.0]]))], (40, 40), 0.2, period=(16.0, 16.0))
+    np.testing.assert_allclose(harmonic, plain, atol=4e-3 * plain.max())
+
+
+ABERRATED = {
+    "astigmatism": Aberrations(astigmatism=10.0, astigmatism_angle=0.6),
+    "coma": Aberrations(coma=500.0, coma_angle=2.1),
+    "spherical": Aberrations(spherical=2e4),
+    "all": Aberrations(15.0, 8.0, 2.0, 400.0, -0.7, -1.5e4),
+    "strong": Aberrations(-20.0, 15.0, 1.0, 800.0, 4.0, 2e4),
+}
+
+
+@pytest.mark.parametrize("name", ABERRATED)
+def test_one_atom_in_an_aberrated_probe_agrees_with_abtem(name):
+    from ase import Atoms
+
+    length, t = scattering.ColumnScan(80e3, 30.0, (60.0, 170.0)).length, 3.36
+    atoms = Atoms("W", positions=[(length / 2, length / 2, 0.75 * t)], cell=(length, length, 1.5 * t))
+    turn, distance = np.arange(16) * 2.4, np.linspace(0.0, 2.5, 16)
+    points = length / 2 + distance[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
+    detectors = [Detector("HAADF", *angles) for angles in ((70, 200), (50, 120), (31, 80))]
+    found = scan_probes(atoms, points, 80e3, detectors, thermal=(0, 0), phonons=1, aberrations=ABERRATED[name])
+    for detector, expected in zip(detectors, found.T, strict=True):
+        response = library().response("W", 80e3, detector, aberrations=ABERRATED[name])
+        group = Group(response, 0.0, np.array([[length / 2, length / 2]]))
+        image = superpose([group], (16, 1), 0.0, points, period=(length, length))[:, 0]
+        np.testing.assert_allclose(image, expected, atol=0.01 * expected.max())
+
+
+@pytest.mark.parametrize(("energy", "semiangle"), [(80e3, 30.0), (300e3, 25.0)])
+def test_a_pair_in_an_aberrated_probe_agrees_with_probes_sent_through_it(energy, semiangle):
+    import abtem
+
+    scan = scattering.ColumnScan(energy, semiangle, (semiangle * 1.05, 60.0, 180.0))
+    aberrations, thickness = Aberrations(12.0, 8.0, 0.4, 300.0, 1.0, 1e4), 3.36
+    half = scan.length / 2
+    points = np.array([[0.0, 0.0], [0.3, 0.1], [-0.4, 0.5], [0.1, -0.8], [1.5, 1.0]])
+    built = abtem.Probe(
+        energy=energy, semiangle_cutoff=semiangle, soft=False, extent=scan.length, gpts=scan.gpts,
+        defocus=12.0 + thickness / 2, C12=8.0, phi12=0.4, C21=300.0, phi21=1.0, C30=1e4,
+    ).build(scan=abtem.CustomScan(points + half), lazy=False).array  # fmt: skip
+    built = (built * scan.gpts / np.sqrt((np.abs(built[0]) ** 2).sum() * scan.gpts**2)).astype(np.complex64)
+    expected = sum(
+        w * scan.detect(built, [scan.transmission("Se", (s * x / 2, s * y / 2)) for s in (-1, 1)], thickness)
+        for x, y, w in scattering.thermal_separations(responses.THERMAL_CHALCOGEN, 4)
+    )
+    for i, angles in enumerate(((semiangle * 1.05, 60.0), (60.0, 180.0))):
+        response = library().pair("Se", thickness, energy, Detector("HAADF", *angles), aberrations=aberrations)
+        group = Group(response, 0.0, np.array([[half, half]]))
+        image = superpose([group], (5, 1), 0.0, points + half, period=(scan.length,) * 2)[:, 0]
+        np.testing.assert_allclose(image, expected[:, i], atol=0.01 * expected[:, i].max())
 
 
 @pytest.mark.parametrize("radii", [3, 6])
@@ -246,6 +326,26 @@ def test_smooth_noise_is_smooth_in_every_dimension():
         assert noise.mean() == pytest.approx(0, abs=1e-12)
         for axis in range(noise.ndim):
             assert np.diff(noise, axis=axis).std() < 0.3
+
+
+def test_superposition_of_columns_that_are_not_round():
+    response = library().response("W", 80e3, "MAADF", aberrations=ABERRATED["all"])
+    positions = np.array([[3.1, 4.2], [6.0, 9.5]])
+    image = superpose([Group(response, 0.15, positions)], (20, 30), 0.37, period=(13.0, 14.0))
+    expected = np.zeros((20, 30))
+    x, y = np.arange(20) * 0.37, np.arange(30) * 0.37
+    for i, j in itertools.product(range(-20, 21), range(-21, 22)):
+        kx, ky = i / 13, j / 14
+        k, theta = np.hypot(kx, ky), np.arctan2(ky, kx)
+        if k >= response.cutoff:
+            continue
+        value = complex(response.transfer(k))
+        for m, harmonic in enumerate(response.angular_transfer(k), start=1):
+            value += harmonic * np.exp(1j * m * theta) + (-1) ** m * harmonic.conj() * np.exp(-1j * m * theta)
+        value *= np.exp(-2 * (np.pi * 0.15 * k) ** 2) / (13 * 14)
+        for row, column in positions:
+            expected += (value * np.exp(2j * np.pi * (kx * (x[:, None] - row) + ky * (y - column)))).real
+    np.testing.assert_allclose(image, expected, atol=2e-5 * expected.max())
 
 
 def test_superposition_in_single_precision_is_close():
@@ -431,10 +531,10 @@ def test_same_seed_same_micrograph_and_others_differ():
     assert moved.conditions["rotation"] != one.conditions["rotation"]
 
 
-@pytest.mark.parametrize("drift", [0.0, 0.6])
-def test_truth_lies_where_the_columns_are_seen(drift):
+@pytest.mark.parametrize(("drift", "coma"), [(0.0, 0.0), (0.6, 0.0), (0.0, 500.0)])
+def test_truth_lies_where_the_columns_are_seen(drift, coma):
     # W in WS2 stands out, so that the centre of mass of a small window tells where it is
-    given = CLEAN | {"drift": drift, "dose": 1e9, "sampling": 0.1, "source_size": 0.3}
+    given = CLEAN | {"drift": drift, "coma": coma, "dose": 1e9, "sampling": 0.1, "source_size": 0.3}
     simulated = simulate_micrograph("WS2", None, 80e3, "HAADF", 4, **given)
     image = simulated.micrograph.data.astype(float)
     metals = simulated.columns.positions[simulated.labels == 0]

@@ -55,6 +55,8 @@ class Ranges:
         Standard deviation of the fine structure of the clouds, relative to their level.
     readout : Range
         Standard deviation of the Gaussian readout noise, electrons.
+    astigmatism, astigmatism_angle, coma, coma_angle, spherical : Range
+        Of the probe, as in `contextem.simulate.probe.Aberrations`, Å and radians.
     """
 
     sampling: Range = (0.10, 0.42)
@@ -72,6 +74,12 @@ class Ranges:
     haze: Range = (0.005, 0.3)
     carbon: Range = (0.05, 0.25)
     readout: Range = (0.0, 1.0)
+    # at 30 mrad and 80 keV each changes the phase by at most pi/4
+    astigmatism: Range = (0.0, 10.0)
+    astigmatism_angle: Range = (0.0, np.pi)
+    coma: Range = (0.0, 500.0)
+    coma_angle: Range = (0.0, 2.0 * np.pi)
+    spherical: Range = (-20_000.0, 20_000.0)
 
 
 WIDE = Ranges()
@@ -86,6 +94,9 @@ REFERENCE = Ranges(
     background=(0.02, 0.02),
     haze=(0.005, 0.15),
     carbon=(0.25, 0.25),
+    astigmatism=(0.0, 0.0),
+    coma=(0.0, 0.0),
+    spherical=(0.0, 0.0),
 )
 """What published accuracies are measured on: good micrographs, with the nominal collection angles of the detector."""
 
@@ -93,6 +104,7 @@ RANGES: Mapping[str, Ranges] = {"wide": WIDE, "reference": REFERENCE}
 """Ranges by name."""
 
 LOG_UNIFORM = ("dose", "haze")
+SIGNED = ("astigmatism_angle", "coma_angle", "spherical")
 
 
 def draw_conditions(rng: np.random.Generator, ranges: Ranges, given: Mapping[str, float]) -> dict[str, float]:
@@ -116,7 +128,7 @@ def draw_conditions(rng: np.random.Generator, ranges: Ranges, given: Mapping[str
     TypeError
         If a name is not in `Ranges`.
     ValueError
-        If a value is negative.
+        If a value is negative that cannot be, or not a number.
     """
     names = [f.name for f in fields(ranges)]
     if unknown := set(given) - set(names):
@@ -127,8 +139,10 @@ def draw_conditions(rng: np.random.Generator, ranges: Ranges, given: Mapping[str
         u = float(rng.random())
         drawn[name] = float(low * (high / low) ** u if name in LOG_UNIFORM else low + u * (high - low))
     for name, value in given.items():
-        if not value >= 0.0 or (name in ("sampling", "dose") and value == 0.0):
-            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        if not (np.isfinite(value) if name in SIGNED else value >= 0.0) or (
+            name in ("sampling", "dose") and value == 0.0
+        ):
+            raise ValueError(f"{name}: expected a {'' if name in SIGNED else 'positive '}number, got {value!r}")
         drawn[name] = float(value)
     return drawn
 

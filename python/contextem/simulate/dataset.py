@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
 from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
 from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.probe import FOCUSED, Aberrations
 from contextem.simulate.render import MARGIN, Group, superpose
 from contextem.simulate.responses import (
     SEMIANGLES,
@@ -36,6 +37,7 @@ from contextem.simulate.responses import (
     Response,
     collection_angles,
     library,
+    semiangle_of,
 )
 from contextem.simulate.structures import (
     DOPANT,
@@ -91,12 +93,15 @@ class Scene:
     image : ndarray of float, shape (H, W)
         Fraction of the beam at each pixel, contamination included, without noise.
     offsets : ndarray of float64, shape (H, 2)
-        Where each row of the scan lies relative to its nominal place, Å.
+        Where the probe stands in each row relative to its nominal place, Å.
+    aberrations : Aberrations
+        Of the probe.
     """
 
     layer: Monolayer
     image: NDArray[np.floating[Any]]
     offsets: NDArray[np.float64]
+    aberrations: Aberrations
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,10 +247,16 @@ def simulate_micrograph(
         relaxation=scan.relaxation,
     )
     groups = column_groups(
-        layer, host, dopant, scan.energy, scan.detector, defocus=drawn["defocus"], source_size=drawn["source_size"]
+        layer,
+        host,
+        dopant,
+        scan.energy,
+        scan.detector,
+        source_size=drawn["source_size"],
+        aberrations=scan.aberrations,
     )
     shape = (scan.pixels, scan.pixels)
-    image = superpose(groups, shape, drawn["sampling"], scan.offsets, dtype=np.float32)
+    image = superpose(groups, shape, drawn["sampling"], scan.probe_offsets, dtype=np.float32)
     return record(scan, image, layer.sites, layer.labels, layer=layer)
 
 
@@ -290,6 +301,16 @@ class Scan:
     offsets: NDArray[np.float64] = field(repr=False)
     slow: NDArray[np.float64] = field(repr=False)
     rng: np.random.Generator = field(repr=False)
+
+    @property
+    def aberrations(self) -> Aberrations:
+        """Those of the probe, defocus included."""
+        return Aberrations(**{f.name: self.drawn[f.name] for f in fields(Aberrations)})
+
+    @property
+    def probe_offsets(self) -> NDArray[np.float64]:
+        """Where the axis of the probe lies for the peak of the probe to lie at `offsets`, Å, (pixels, 2)."""
+        return self.offsets - self.aberrations.shift(semiangle_of(self.energy))
 
 
 def draw_scan(
@@ -374,7 +395,7 @@ def record(
     SimulatedMicrograph
     """
     drawn, beam, measured = scan.drawn, scan.energy, scan.detector
-    metal = library().response(host_of(scan.host).metal, beam, measured, drawn["defocus"])
+    metal = library().response(host_of(scan.host).metal, beam, measured, aberrations=scan.aberrations)
     peak = float(metal.radial(0.0, np.hypot(drawn["source_size"], THERMAL_METAL)))
     image = image + peak * _contamination(scan.rng, image.shape, drawn)
     # the tails of the Fourier series may dip below zero by rounding where there is vacuum
@@ -388,7 +409,7 @@ def record(
         "host": scan.host,
         "dopant": scan.dopant,
         "energy": beam,
-        "semiangle": SEMIANGLES[float(min(SEMIANGLES, key=lambda e: abs(e - beam)))],
+        "semiangle": semiangle_of(beam),
         "detector": measured.name,
         "inner": measured.inner,
         "outer": measured.outer,
@@ -408,7 +429,7 @@ def record(
     scene = None
     if layer is not None:
         seen = Monolayer(layer.sites[inside], layer.displacements[inside], layer.labels[inside], layer.upper[inside])
-        scene = Scene(seen, image, scan.offsets)
+        scene = Scene(seen, image, scan.probe_offsets, scan.aberrations)
     return SimulatedMicrograph(micrograph, columns, labels[inside], context, conditions | more, scene)
 
 
@@ -421,6 +442,7 @@ def column_groups(
     *,
     defocus: float = 0.0,
     source_size: float = 0.0,
+    aberrations: Aberrations = FOCUSED,
 ) -> list[Group]:
     """Sort the columns of a monolayer by their responses.
 
@@ -438,6 +460,8 @@ def column_groups(
         Relative to the metal plane, Å.
     source_size : float
         Standard deviation of the source, Å.
+    aberrations : Aberrations
+        Of the probe; its own defocus is added.
 
     Returns
     -------
@@ -450,8 +474,12 @@ def column_groups(
     metal_blur, chalcogen_blur = (float(np.hypot(source_size, rms)) for rms in (THERMAL_METAL, THERMAL_CHALCOGEN))
     # the midpoint of two independent atoms vibrates less than one; their separation is in the response already
     pair_blur = float(np.hypot(source_size, THERMAL_CHALCOGEN / np.sqrt(2.0)))
-    atom: Callable[..., Response] = partial(responses.response, energy=energy, detector=detector)
-    pair: Callable[..., Response] = partial(responses.pair, known.chalcogen, known.thickness, energy, detector)
+    atom: Callable[..., Response] = partial(
+        responses.response, energy=energy, detector=detector, aberrations=aberrations
+    )
+    pair: Callable[..., Response] = partial(
+        responses.pair, known.chalcogen, known.thickness, energy, detector, aberrations=aberrations
+    )
     kinds: list[tuple[NDArray[np.bool_], float, Callable[[], Response]]]
     kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal, defocus=defocus))]
     if dopant:

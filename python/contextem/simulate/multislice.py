@@ -20,6 +20,7 @@ from tqdm import tqdm
 from contextem.micrograph import Detector, check_energy
 from contextem.simulate.conditions import REFERENCE, Ranges
 from contextem.simulate.dataset import SimulatedMicrograph, draw_scan, record
+from contextem.simulate.probe import FOCUSED, Aberrations
 from contextem.simulate.responses import THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
 from contextem.simulate.scattering import fast_even_size, ring_shares, transmission_function
 from contextem.simulate.smatrix import PLANES, Beams, convergence_angle, frozen_phonons, scatter_beams
@@ -44,6 +45,7 @@ def scan_probes(
     thermal: tuple[float, float] = (THERMAL_METAL, THERMAL_CHALCOGEN),
     seed: int = 0,
     progress: bool = False,
+    aberrations: Aberrations = FOCUSED,
 ) -> NDArray[np.float64]:
     """Scan a probe over a monolayer by multislice.
 
@@ -69,6 +71,8 @@ def scan_probes(
         Of the displacements.
     progress : bool
         Whether to show a progress bar on a terminal.
+    aberrations : Aberrations
+        Of the probe; its own defocus is added.
 
     Returns
     -------
@@ -114,7 +118,8 @@ def scan_probes(
             energy=beam,
             semiangle_cutoff=convergence,
             soft=False,
-            defocus=defocus + slice_thickness,
+            defocus=defocus + aberrations.defocus + slice_thickness,
+            aberrations=aberrations.symbols,
             extent=lengths,
             gpts=gpts,
         )
@@ -199,7 +204,9 @@ def simulate_multislice(
         progress=progress,
     )
     shape = (scan.pixels, scan.pixels)
-    image = scan_image(beams, drawn, shape, scan.offsets, scan.transform, origin)
+    # the cell lies along its own axes
+    aberrations = scan.aberrations.turned(scan.rotation)
+    image = scan_image(beams, drawn, shape, scan.probe_offsets, scan.transform, origin, aberrations)
     # copies of the cell, as many as reach the corners of the image
     lengths = np.array(beams.lengths)
     span = int(np.ceil((1.5 * size + np.abs(scan.offsets).max() + lengths.max()) / lengths.min()))
@@ -217,6 +224,7 @@ def scan_image(
     offsets: NDArray[np.float64],
     transform: NDArray[np.float64],
     origin: NDArray[np.float64],
+    aberrations: Aberrations = FOCUSED,
 ) -> NDArray[np.float64]:
     """Evaluate the periodic image on the first detector at the pixels of a scan, blurred by the source.
 
@@ -234,13 +242,15 @@ def scan_image(
         Rotation and strain of the cell.
     origin : ndarray of float64, shape (2,)
         Point of the cell at the first pixel, Å.
+    aberrations : Aberrations
+        Along the axes of the cell; the defocus is the drawn one.
 
     Returns
     -------
     ndarray of float64, shape (H, W)
         Fraction of the beam.
     """
-    frequencies, coefficients = beams.fourier(beams.probe(drawn["defocus"]))
+    frequencies, coefficients = beams.fourier(beams.probe(drawn["defocus"], aberrations.symbols))
     k = frequencies @ np.linalg.inv(transform)
     blur = np.exp(-2.0 * (np.pi * drawn["source_size"]) ** 2 * (k**2).sum(axis=1))
     weights = coefficients[0] * blur * np.exp(2j * np.pi * frequencies @ origin)

@@ -1,13 +1,14 @@
 """The response of a column: the fraction of the beam that reaches the detector when the probe stands beside it.
 
-    I(p) = 2 pi  integral_0^cutoff  R(k) J0(2 pi k |p|) k dk                             static atoms
+    I(p) = integral over |k| < cutoff of  R(k) exp(2 pi i k p) d2k                       static atoms
     R(k) -> R(k) exp(-2 pi^2 s^2 k^2)                         blurred: thermal displacement or source of rms s
 
 The image of a column on an annular detector is a band-limited function: R vanishes beyond the diameter of the aperture,
-2 semiangle / wavelength.  So R, the Hankel transform of the response, is stored and not the response: positions,
-thermal vibration and source size are exact factors of it, and the tails of the probe are complete.  R is kept as
-coefficients of the Chebyshev polynomials T_c(2 k/cutoff - 1) times (1 - k/cutoff), ring by ring of the detector, so
-that any collection angles can be asked for.
+2 semiangle / wavelength.  So R, and not the response, is what a column is rendered from: positions, thermal vibration
+and source size are exact factors of it, and the tails of the probe are complete.
+
+The library holds what R of any probe follows from, the mutual coherence of the waves that a column scatters
+(see `contextem.simulate.probe`), ring by ring of the detector, so that any collection angles can be asked for.
 
 The two chalcogens of a column are not the sum of two atoms: the first focuses the probe onto the second, and the waves
 interfere.  Pairs therefore have entries of their own, averaged over the thermal vibration of their separation.
@@ -20,22 +21,33 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.polynomial.chebyshev import chebvander
 from numpy.polynomial.legendre import leggauss
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 from scipy.special import j0
 from tqdm import tqdm
 
 from contextem._output import whole_file
 from contextem._processes import process_pool
 from contextem.micrograph import Detector
+from contextem.simulate.probe import (
+    FOCUSED,
+    ORDER,
+    Aberrations,
+    aperture_grid,
+    blocks,
+    expansion,
+    general_transfer,
+    radial_modes,
+    rise,
+    round_transfer,
+)
 
 ELEMENTS = ("Mo", "W", "Nb", "Ta", "S", "Se", "Te", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zr", "Re")
 PAIR_DISTANCES: Mapping[str, tuple[float, ...]] = {"S": (2.98, 3.13), "Se": (3.10, 3.36), "Te": (3.64,)}
@@ -47,19 +59,26 @@ SEMIANGLES: Mapping[float, float] = {60e3: 32.0, 80e3: 30.0, 100e3: 30.0, 120e3:
 THERMAL_METAL, THERMAL_CHALCOGEN = 0.06, 0.075
 """Root mean square thermal displacement along one direction, Å."""
 
-DEFOCI = (-2.0, 7.0, 16.0, 25.0, 34.0, 43.0)
-"""Defoci of the library, Å, positive where the focus lies behind the atoms."""
+FIRST_ANGLE = 1.02
+"""Inner edge of the first detector ring, in units of the semi-angle: the direct beam is in no ring."""
 
-ANGLES = (40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 80.0, 90.0, 100.0, 110.0, 120.0, 140.0, 160.0, 180.0, 200.0, 220.0)
-"""Edges of the detector rings, mrad; one more edge, just outside the bright-field disk, comes before them."""
+ANGLES = (
+    *(40.0, 42.5, 45.0, 47.5, 50.0, 52.5, 55.0, 57.5, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 100.0, 105.0),
+    *(110.0, 115.0, 120.0, 130.0, 140.0, 150.0, 160.0, 180.0, 200.0, 220.0),
+)
+"""Edges of the detector rings, mrad, from the end of the first ones on."""
+
+FIRST_RINGS = 6
+"""Rings between the bright-field disk and the first of `ANGLES`."""
 
 DETECTOR_ANGLES: Mapping[str, tuple[float, float]] = {"HAADF": (70.0, 200.0), "MAADF": (50.0, 120.0)}
 """Inner and outer collection angle, mrad, of a detector that is only named."""
 
-COEFFICIENTS = 16
-SCAN_POINTS = 48
 SEPARATION_RADII: Mapping[bool, int] = {False: 4, True: 6}
 """Radial quadrature nodes of the separation of a pair, up to 120 keV and above: faster waves resolve it more finely."""
+
+REACH = 3.0
+"""How far the outermost rays of a probe may miss the focus, Å."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +90,17 @@ class Response:
     cutoff : float
         Highest spatial frequency, 1/Å.
     coefficients : ndarray of float64, shape (C,)
-        Of the Chebyshev expansion of R(k) in the module's head, Å^2.
+        Of the expansion of R(k), averaged over all directions, in `contextem.simulate.probe`, Å^2.
+    harmonics : ndarray of complex128, shape (H, C)
+        The same for the angular orders 1 to H; those of -m follow, as the image is real.  None for a round probe.
     """
 
     cutoff: float
     coefficients: NDArray[np.float64]
+    harmonics: NDArray[np.complex128] | None = None
 
     def transfer(self, k: ArrayLike, blur: float = 0.0) -> NDArray[np.float64]:
-        """Return R at spatial frequencies k.
+        """Return R at spatial frequencies k, averaged over all directions.
 
         Parameters
         ----------
@@ -96,8 +118,29 @@ class Response:
         values = expansion(frequencies / self.cutoff, len(self.coefficients)) @ self.coefficients
         return np.asarray(values * np.exp(-2.0 * (np.pi * blur * frequencies) ** 2))
 
+    def angular_transfer(self, k: ArrayLike, blur: float = 0.0) -> NDArray[np.complex128]:
+        """Return what exp(i m theta) is multiplied with in R(k), for the angular orders m = 1 to H.
+
+        Parameters
+        ----------
+        k, blur
+            As for `transfer`.
+
+        Returns
+        -------
+        ndarray of complex128, shape (H, *k.shape)
+            Å^2.
+        """
+        frequencies = np.asarray(k, dtype=np.float64)
+        kappa = frequencies / self.cutoff
+        orders: NDArray[Any] = np.zeros((0, len(self.coefficients))) if self.harmonics is None else self.harmonics
+        values = np.moveaxis(expansion(kappa, len(self.coefficients)) @ orders.T, -1, 0)
+        rises = [rise(m, kappa) for m in range(1, len(orders) + 1)]
+        gaussian = np.exp(-2.0 * (np.pi * blur * frequencies) ** 2)
+        return np.asarray(values * np.reshape(rises, values.shape) * gaussian)
+
     def radial(self, r: ArrayLike, blur: float = 0.0) -> NDArray[np.float64]:
-        """Return the response at distances r.
+        """Return the response at distances r, averaged over all directions.
 
         Parameters
         ----------
@@ -128,16 +171,9 @@ def _legendre_nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return leggauss(200)
 
 
-def expansion(kappa: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Return the functions of the expansion of R at k/cutoff = kappa (...,), as (..., count); 0 beyond 1."""
-    inside = np.clip(kappa, 0.0, 1.0)
-    polynomials = chebvander(2.0 * inside - 1.0, count - 1).reshape(*inside.shape, count)
-    return np.asarray(polynomials * (1.0 - inside)[..., None])
-
-
 @dataclass(frozen=True, eq=False)
 class ResponseLibrary:
-    """Responses of all columns, energies, defoci and detector rings.
+    """Coherences of all columns, energies and detector rings.
 
     Attributes
     ----------
@@ -145,12 +181,10 @@ class ResponseLibrary:
         S names: elements, and pairs as for example ``"Se2@3.36"``, the distance in Å.
     energies, cutoffs : ndarray of float64, shape (E,)
         eV; 1/Å.
-    defoci : ndarray of float64, shape (F,)
-        Å.
     edges : ndarray of float64, shape (E, B + 1)
         Edges of the detector rings, mrad.
-    coefficients : ndarray of float32, shape (S, E, F, B, C)
-        Å^2.
+    coherences : ndarray of float32, shape (S, E, B, K)
+        Packed as in `contextem.simulate.probe`, Å^2.
     about : dict
         Where it comes from: programs, settings, command, checksum.
     """
@@ -158,12 +192,18 @@ class ResponseLibrary:
     species: tuple[str, ...]
     energies: NDArray[np.float64]
     cutoffs: NDArray[np.float64]
-    defoci: NDArray[np.float64]
     edges: NDArray[np.float64]
-    coefficients: NDArray[np.float32] = field(repr=False)
+    coherences: NDArray[np.float32] = field(repr=False)
     about: dict[str, Any] = field(repr=False)
 
-    def response(self, symbol: str, energy: float, detector: Detector | str, defocus: float = 0.0) -> Response:
+    def response(
+        self,
+        symbol: str,
+        energy: float,
+        detector: Detector | str,
+        defocus: float = 0.0,
+        aberrations: Aberrations = FOCUSED,
+    ) -> Response:
         """Return the response of one atom.
 
         Parameters
@@ -176,6 +216,8 @@ class ResponseLibrary:
             Without angles, those of `DETECTOR_ANGLES` are taken.
         defocus : float
             Å, relative to the plane of the atom, positive where the focus lies behind it.
+        aberrations : Aberrations
+            Of the probe; its own defocus is added.
 
         Returns
         -------
@@ -188,10 +230,16 @@ class ResponseLibrary:
         """
         if symbol not in ELEMENTS:
             raise ValueError(f"symbol: expected one of {', '.join(ELEMENTS)}, got {symbol!r}")
-        return self._select(symbol, energy, detector, defocus)
+        return self._respond(((symbol, 1.0),), energy, detector, defocus, aberrations)
 
     def pair(
-        self, symbol: str, thickness: float, energy: float, detector: Detector | str, defocus: float = 0.0
+        self,
+        symbol: str,
+        thickness: float,
+        energy: float,
+        detector: Detector | str,
+        defocus: float = 0.0,
+        aberrations: Aberrations = FOCUSED,
     ) -> Response:
         """Return the response of two chalcogens on top of each other, averaged over their thermal separation.
 
@@ -203,7 +251,7 @@ class ResponseLibrary:
             S, Se or Te.
         thickness : float
             Distance of the two atoms, Å; between two computed distances linearly interpolated.
-        energy, detector, defocus
+        energy, detector, defocus, aberrations
             As for `response`; the defocus is relative to the midpoint.
 
         Returns
@@ -221,26 +269,64 @@ class ResponseLibrary:
         low, high = distances[0] - 0.1, distances[-1] + 0.1
         if not low <= thickness <= high:
             raise ValueError(f"thickness: expected {low:.2f} to {high:.2f} Å for {symbol}, got {thickness:g}")
-        pairs = [self._select(pair_name(symbol, t), energy, detector, defocus) for t in distances]
-        mixed = [np.interp(thickness, distances, c) for c in np.transpose([pair.coefficients for pair in pairs])]
-        return Response(pairs[0].cutoff, np.array(mixed))
+        shares = [float(np.interp(thickness, distances, one)) for one in np.eye(len(distances))]
+        names = [pair_name(symbol, t) for t in distances]
+        return self._respond(tuple(zip(names, shares, strict=True)), energy, detector, defocus, aberrations)
 
-    def _select(self, name: str, energy: float, detector: Detector | str, defocus: float) -> Response:
+    # the columns of one image share a probe, and are asked for more than once
+    @lru_cache(maxsize=64)  # noqa: B019
+    def _respond(
+        self,
+        shares: tuple[tuple[str, float], ...],
+        energy: float,
+        detector: Detector | str,
+        defocus: float,
+        aberrations: Aberrations,
+    ) -> Response:
         i = int(np.argmin(np.abs(self.energies - energy)))
         if abs(self.energies[i] - energy) > 0.01 * energy:
             known = ", ".join(f"{e / 1e3:g}e3" for e in self.energies)
             raise ValueError(f"energy: expected one of {known} eV, got {energy:g}")
-        if not self.defoci[0] <= defocus <= self.defoci[-1]:
-            raise ValueError(f"defocus: expected {self.defoci[0]:g} to {self.defoci[-1]:g} Å, got {defocus:g}")
+        probe = replace(aberrations, defocus=aberrations.defocus + defocus)
+        semiangle, cutoff = SEMIANGLES[float(self.energies[i])], float(self.cutoffs[i])
+        if not probe.reach(semiangle) <= REACH:
+            raise ValueError(
+                f"aberrations: expected rays that miss the focus by at most {REACH:g} Å, "
+                f"got {probe.reach(semiangle):.2g} Å for {probe} at {semiangle:g} mrad"
+            )
         weights = ring_weights(self.edges[i], *collection_angles(detector))
-        # a spline is linear in the numbers that it passes through
-        shares = self._spline(defocus)[:, None] * weights
-        rings = self.coefficients[self.species.index(name), i].astype(np.float64)
-        return Response(float(self.cutoffs[i]), np.tensordot(shares, rings, 2))
+        rings = sum(share * self.coherences[self.species.index(name), i] for name, share in shares)
+        coherence = weights @ np.asarray(rings, dtype=np.float64)
+        wavelength = 2e-3 * semiangle / cutoff
+        if probe.round:
+            return Response(cutoff, _round_probe(probe, semiangle, wavelength) @ coherence)
+        harmonics = general_transfer(coherence, _general_probe(probe, semiangle, wavelength))
+        return Response(cutoff, harmonics[0].real.copy(), harmonics[1:])
 
-    @cached_property
-    def _spline(self) -> Any:
-        return CubicSpline(self.defoci, np.eye(len(self.defoci)))
+
+@lru_cache(maxsize=256)
+def _round_probe(aberrations: Aberrations, semiangle: float, wavelength: float) -> NDArray[np.float64]:
+    def phase(rho: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(aberrations.phase(1e-3 * semiangle * rho, np.zeros_like(rho), wavelength))
+
+    return round_transfer(phase)
+
+
+@lru_cache(maxsize=256)
+def _general_probe(aberrations: Aberrations, semiangle: float, wavelength: float) -> NDArray[np.complex64]:
+    grid = aperture_grid()
+    return grid.probe(aberrations.phase(np.float32(1e-3 * semiangle) * grid.rho, grid.azimuth, wavelength))
+
+
+def semiangle_of(energy: float) -> float:
+    """Return the semi-angle of convergence, mrad, of the library's energy next to `energy`, eV.
+
+    Examples
+    --------
+    >>> semiangle_of(80e3)
+    30.0
+    """
+    return SEMIANGLES[min(SEMIANGLES, key=lambda known: abs(known - energy))]
 
 
 def collection_angles(detector: Detector | str) -> tuple[float, float]:
@@ -306,7 +392,7 @@ def library() -> ResponseLibrary:
 
     Examples
     --------
-    >>> library().coefficients.dtype
+    >>> library().coherences.dtype
     dtype('float32')
     """
     with files("contextem").joinpath("data/responses.npz").open("rb") as file:
@@ -332,12 +418,12 @@ def load(path: Any) -> ResponseLibrary:
     """
     with np.load(path) as data:
         about = json.loads(str(data["about"]))
-        coefficients = data["coefficients"]
-        if hashlib.sha256(coefficients.tobytes()).hexdigest() != about["sha256"]:
+        coherences = data["coherences"]
+        if hashlib.sha256(coherences.tobytes()).hexdigest() != about["sha256"]:
             raise ValueError(f"{path}: the checksum does not fit; rebuild the library with {about['command']!r}")
-        numbers = {name: data[name] for name in ("energies", "cutoffs", "defoci", "edges")}
+        numbers = {name: data[name] for name in ("energies", "cutoffs", "edges")}
         species = tuple(str(name) for name in data["species"])
-    return ResponseLibrary(species, **numbers, coefficients=coefficients, about=about)
+    return ResponseLibrary(species, **numbers, coherences=coherences, about=about)
 
 
 def build(
@@ -348,6 +434,8 @@ def build(
     processes: int | None = None,
 ) -> ResponseLibrary:
     """Compute the library with abTEM's potentials and write it.
+
+    What is computed lies in a folder beside the file until the file is whole: an interrupted computation goes on there.
 
     Parameters
     ----------
@@ -369,21 +457,33 @@ def build(
     names = [*ELEMENTS, *(pair_name(x, t) for x, distances in PAIR_DISTANCES.items() for t in distances)]
     # the most expensive first, so that no process is left with a long one at the end
     jobs = sorted(itertools.product(energies, names), key=lambda job: (-job[0], "@" not in job[1]))
-    with process_pool(processes) as pool:
-        computed = tqdm(
-            pool.map(compute, *zip(*jobs, strict=True)),
-            total=len(jobs), desc="responses", unit="column", disable=None if progress else True,
-        )  # fmt: skip
-        table = dict(zip(jobs, computed, strict=True))
-    coefficients = np.stack([np.stack([table[e, name] for e in energies]) for name in names]).astype(np.float32)
-    about = {
-        "command": "contextem simulate --rebuild-responses",
+    settings = {
         "abTEM": abtem.__version__,
         "scattering factors": "Lobato and Van Dyck 2014",
         "semiangles": {f"{e:g}": SEMIANGLES[e] for e in energies},
+        "rings": {f"{e:g}": list(ring_edges(SEMIANGLES[e])) for e in energies},
         "pair thermal displacement": THERMAL_CHALCOGEN,
-        "shape": "species, energy, defocus, ring, coefficient",
-        "sha256": hashlib.sha256(coefficients.tobytes()).hexdigest(),
+        "separation radii": [SEPARATION_RADII[fast] for fast in (False, True)],
+        "radial order": ORDER,
+        "shape": "species, energy, ring, packed coherence",
+    }
+    # other settings, another folder
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    parts = Path(path).with_suffix(f".{digest}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    stored = [parts / f"{name}-{energy:g}.npy" for energy, name in jobs]
+    with process_pool(processes) as pool:
+        for _ in tqdm(
+            pool.map(_compute_part, *zip(*jobs, strict=True), stored),
+            total=len(jobs), desc="responses", unit="column", disable=None if progress else True,
+        ):  # fmt: skip
+            pass
+    table = {job: np.load(file) for job, file in zip(jobs, stored, strict=True)}
+    coherences = np.stack([np.stack([table[e, name] for e in energies]) for name in names]).astype(np.float32)
+    about = {
+        "command": "contextem simulate --rebuild-responses",
+        **settings,
+        "sha256": hashlib.sha256(coherences.tobytes()).hexdigest(),
     }
     with whole_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
@@ -391,24 +491,48 @@ def build(
             species=np.array(names),
             energies=np.array(energies, dtype=np.float64),
             cutoffs=np.array([_scan(e).cutoff for e in energies]),
-            defoci=np.array(DEFOCI),
             edges=np.array([_scan(e).edges for e in energies]),
-            coefficients=coefficients,
+            coherences=coherences,
             about=np.array(json.dumps(about)),
         )
-    return load(path)
+    whole = load(path)
+    for part in stored:
+        part.unlink()
+    parts.rmdir()
+    return whole
+
+
+def ring_edges(semiangle: float) -> tuple[float, ...]:
+    """Return the edges of the detector rings for a semi-angle of convergence, all in mrad.
+
+    Examples
+    --------
+    >>> [round(edge, 1) for edge in ring_edges(30.0)[:4]], ring_edges(30.0)[6]
+    ([30.6, 32.0, 33.5, 35.0], 40.0)
+    """
+    first = np.geomspace(FIRST_ANGLE * semiangle, ANGLES[0], FIRST_RINGS + 1)[:-1]
+    return (*first.tolist(), *ANGLES)
+
+
+def _compute_part(energy: float, name: str, file: Path) -> None:
+    if not file.exists():
+        with whole_file(file) as temporary:
+            np.save(temporary, compute(energy, name))
 
 
 @cache
 def _scan(energy: float) -> Any:
     from contextem.simulate.scattering import ColumnScan
 
-    first = max(30.0, np.ceil(1.1 * SEMIANGLES[energy]))
-    return ColumnScan(energy, SEMIANGLES[energy], (first, *ANGLES))
+    return ColumnScan(energy, SEMIANGLES[energy], ring_edges(SEMIANGLES[energy]))
 
 
 def compute(energy: float, name: str) -> NDArray[np.float64]:
-    """Compute the response of one column at all defoci of the library.
+    """Compute the coherence of one column on every ring.
+
+    The waves of the Zernike polynomials, as a least-squares fit on the pixels of the aperture reads them off, are sent
+    through the column.  Of a pair, one direction of each separation will do: only equal angular orders are kept, and
+    these are the average over all directions.
 
     Parameters
     ----------
@@ -419,54 +543,29 @@ def compute(energy: float, name: str) -> NDArray[np.float64]:
 
     Returns
     -------
-    ndarray of float64, shape (F, B, C)
-        Coefficients, Å^2.
+    ndarray of float64, shape (B, K)
+        Packed as in `contextem.simulate.probe`, Å^2.
     """
-    from contextem.simulate.scattering import scan_positions, thermal_separations
+    from contextem.simulate.scattering import thermal_separations
 
     scan = _scan(energy)
-    # out to beyond half the diagonal's projection: the fit knows that the box is periodic
-    positions = scan_positions(SCAN_POINTS, 0.66 * scan.length)
     symbol, _, distance = name.partition("2@")
     thickness = float(distance or 0.0)
+    _, rho, azimuth = scan.aperture()
+    modes = [radial_modes(m, rho) * np.exp(1j * m * azimuth) for m, _ in blocks()]
+    both = np.concatenate([*modes, *(mode.conj() for mode in modes[1:])])
+    # the probe is counted from the midpoint of a pair, the wave from its first atom
+    angle = 1e-3 * scan.semiangle * rho
+    fit = np.linalg.pinv(both.T) * np.exp(
+        -1j * Aberrations(defocus=thickness / 2).phase(angle, azimuth, scan.wavelength)
+    )
     if thickness:
-        nodes = thermal_separations(THERMAL_CHALCOGEN, SEPARATION_RADII[energy > 150e3])
+        nodes = thermal_separations(THERMAL_CHALCOGEN, SEPARATION_RADII[energy > 150e3], angles=1)
         planes = [(w, [scan.transmission(symbol, (s * x / 2, s * y / 2)) for s in (-1, 1)]) for x, y, w in nodes]
     else:
         planes = [(1.0, [scan.transmission(symbol, (0.0, 0.0))])]
-    detected = []
-    for defocus in DEFOCI:
-        # the focus is counted from the midpoint of a pair, the wave from its first atom
-        probes = scan.probes(positions, defocus + thickness / 2)
-        detected.append(sum(weight * scan.detect(probes, stack, thickness) for weight, stack in planes))
-    return fit_transfer(positions, np.array(detected), scan.length, scan.cutoff)
-
-
-def fit_transfer(
-    positions: NDArray[np.float64], intensities: NDArray[np.float64], length: float, cutoff: float
-) -> NDArray[np.float64]:
-    """Fit the transfer function of a column that stands in a periodic box to intensities seen around it.
-
-    I(p) = length^-2 sum over k in (Z / length)^2 of R(|k|) cos(2 pi k p), linear in the coefficients of R.
-
-    Parameters
-    ----------
-    positions : ndarray, shape (P, 2)
-        Probe positions relative to the column, Å.
-    intensities : ndarray, shape (F, P, B)
-        Fractions of the beam.
-    length : float
-        Side of the box, Å.
-    cutoff : float
-        1/Å.
-
-    Returns
-    -------
-    ndarray of float64, shape (F, B, C)
-        Coefficients, Å^2.
-    """
-    index = np.arange(-int(cutoff * length), int(cutoff * length) + 1) / length
-    kx, ky = (k.ravel() for k in np.meshgrid(index, index, indexing="ij"))
-    waves = np.cos(2.0 * np.pi * (np.outer(positions[:, 0], kx) + np.outer(positions[:, 1], ky)))
-    design = waves @ expansion(np.hypot(kx, ky) / cutoff, COEFFICIENTS) / length**2
-    return np.asarray(np.einsum("cp,fpb->fbc", np.linalg.pinv(design), intensities))
+    starts = np.cumsum([0, *(len(mode) for mode in modes)])
+    found = []
+    for start, stop in itertools.pairwise(starts):
+        found.append(sum(weight * scan.coherence(fit[start:stop], stack, thickness) for weight, stack in planes))
+    return np.concatenate([block.reshape(len(block), -1) for block in found], axis=1)

@@ -186,13 +186,68 @@ class ColumnScan:
         x, y = (np.exp(-2j * np.pi * self.frequencies * shift) for shift in position)
         return np.asarray(fft.ifft2(self._spectra[symbol] * np.outer(x, y)).astype(np.complex64))
 
+    def aperture(self) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+        """Pixels of the spectrum inside the aperture: index (K, 2), distance in units of its radius, azimuth (K,)."""
+        index = np.argwhere(np.sqrt(self.k_squared) * self.wavelength * 1e3 < self.semiangle)
+        kx, ky = self.frequencies[index].T
+        return index, np.hypot(kx, ky) * self.wavelength * 1e3 / self.semiangle, np.arctan2(ky, kx)
+
+    def coherence(
+        self,
+        amplitudes: NDArray[np.complex128],
+        planes: Sequence[NDArray[np.complex64]],
+        distance: float = 0.0,
+    ) -> NDArray[np.float64]:
+        """Mutual coherence on each ring of what W waves become that are given by their spectra inside the aperture.
+
+        The wave that is not scattered is left out: it stays inside the aperture, where no ring is.
+
+        Parameters
+        ----------
+        amplitudes : ndarray, shape (W, K)
+            At the pixels of `aperture`.
+        planes : sequence of ndarray, shape (n, n)
+            Transmission functions.
+        distance : float
+            Of the planes, Å.
+
+        Returns
+        -------
+        ndarray of float64, shape (B, W, W)
+            Sum over the ring of S_i conj(S_j), as `contextem.simulate.probe.pack` writes Hermitian matrices, Å^2.
+        """
+        index, _, _ = self.aperture()
+        # the atoms stand in the middle of the box
+        centred = amplitudes * (1 - 2 * (index.sum(axis=1) % 2))
+        chosen = self.rings.any(axis=1)
+        propagator = self.propagator(distance)
+        scattered = np.empty((len(amplitudes), int(chosen.sum())), dtype=np.complex64)
+        for i, amplitude in enumerate(centred):
+            spectrum = np.zeros((self.gpts, self.gpts), dtype=np.complex64)
+            spectrum[tuple(index.T)] = amplitude
+            wave = fft.fft2(fft.ifft2(spectrum) * planes[0], overwrite_x=True)
+            for plane in planes[1:]:
+                wave = fft.fft2(fft.ifft2(wave * propagator, overwrite_x=True) * plane, overwrite_x=True)
+                spectrum *= propagator
+            scattered[i] = (wave - spectrum).ravel()[chosen]
+        products = scattered[:, None] * scattered[None].conj()
+        upper = np.tri(len(amplitudes)).T[..., None] > 0.0
+        packed = np.where(upper, products.real, products.imag)
+        shares = self.rings[chosen].astype(np.float32)
+        # from the sum over pixels of the box to the integral over the detector
+        return np.asarray(np.moveaxis(packed @ shares, -1, 0) * self.length**2, dtype=np.float64)
+
+    def propagator(self, distance: float) -> NDArray[np.complex64]:
+        """Take spectra over a distance, Å; angles that no detector sees are lost."""
+        beyond = np.sqrt(self.k_squared) * self.wavelength * 1e3 > self.edges[-1] + 5.0
+        phase = np.exp(-1j * np.pi * self.wavelength * self.k_squared * distance)
+        return np.asarray(np.where(beyond, 0.0, phase), dtype=np.complex64)
+
     def detect(
         self, probes: NDArray[np.complex64], planes: Sequence[NDArray[np.complex64]], distance: float = 0.0
     ) -> NDArray[np.float64]:
         """Send probes (P, n, n) through planes `distance` Å apart; fraction of the beam on each ring, (P, B)."""
-        beyond = np.sqrt(self.k_squared) * self.wavelength * 1e3 > self.edges[-1] + 5.0
-        propagator = np.exp(-1j * np.pi * self.wavelength * self.k_squared * distance)
-        propagator = np.where(beyond, 0.0, propagator).astype(np.complex64)
+        propagator = self.propagator(distance)
         detected = np.empty((len(probes), len(self.edges) - 1))
         # a batch of one wave stays in the cache
         for i, probe in enumerate(probes):
