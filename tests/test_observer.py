@@ -5,13 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
+from scipy.special import expit
 from scipy.stats import norm, poisson
 
 from contextem.columns import CLASSES
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups, simulate_micrograph
-from contextem.simulate.observer import class_shares, ideal_posterior, log_likelihoods, with_equal_priors
+from contextem.simulate.observer import (
+    class_shares,
+    evidence_of_places,
+    ideal_posterior,
+    log_likelihoods,
+    with_equal_priors,
+)
 from contextem.simulate.render import superpose
-from contextem.simulate.structures import DOPANT, METAL, SINGLE_VACANCY, X2, Monolayer
+from contextem.simulate.structures import DOPANT, METAL, SINGLE_VACANCY, X2, Monolayer, doped_monolayer
 
 STILL = np.zeros((400, 2))
 
@@ -74,9 +81,10 @@ def test_likelihoods_equal_those_of_whole_images_rendered_anew():
         "MoS2", "Cr", 80e3, "MAADF", 3, size=16.0, sampling=0.2, dose=3000.0, readout=0.0, vacancy_fraction=0.4
     )
     scene, drawn = simulated.scene, simulated.conditions
-    posterior = ideal_posterior(simulated, radius=5.0)
+    posterior = ideal_posterior(simulated, radius=5.0, places=False)
     tested = 0
-    for n in np.flatnonzero(scene.layer.labels >= X2)[10:40]:
+    for row in np.flatnonzero(simulated.labels >= X2)[10:40]:
+        n = np.flatnonzero(scene.inside)[row]
         logs = []
         for label, upper in ((X2, True), (SINGLE_VACANCY, True), (SINGLE_VACANCY, False), (4, True)):
             labels, first = scene.layer.labels[[n, n]].copy(), np.array([scene.layer.upper[n], upper])
@@ -101,9 +109,42 @@ def test_likelihoods_equal_those_of_whole_images_rendered_anew():
             logs.append(poisson.logpmf(simulated.micrograph.data.round(), mean).sum())
         weights = np.exp(np.array(logs) - max(logs)) * [0.6, 0.1, 0.1, 0.2]
         expected = np.array([weights[0], weights[1] + weights[2], weights[3]]) / weights.sum()
-        np.testing.assert_allclose(posterior[n, X2:], expected, atol=0.02)
+        np.testing.assert_allclose(posterior[row, X2:], expected, atol=0.02)
         tested += 1
     assert tested > 15
+
+
+def test_places_of_the_metals_tell_of_vacancies_as_well_as_they_should():
+    """The evidence is a likelihood ratio: those who trust it are right as often as they think."""
+    right, sure = [], []
+    for seed in range(8):
+        layer = doped_monolayer(
+            3.3,
+            (0, 0),
+            (80, 80),
+            np.random.default_rng(seed),
+            single_fraction=0.2,
+            double_fraction=0.1,
+            disorder=0.05,
+            relaxation=(0.02, 0.05),
+        )
+        evidence = evidence_of_places(layer, 3.3 / np.sqrt(3), 0.05, (0.02, 0.05))
+        assert not evidence[layer.labels < X2].any()
+        inner = (layer.labels >= X2) & ((layer.sites > 6) & (layer.sites < 74)).all(axis=1)
+        p = expit(evidence[inner] + np.log(0.3 / 0.7))
+        sure.append(p)
+        right.append(layer.labels[inner] > X2)
+    right, sure = np.concatenate(right), np.concatenate(sure)
+    assert ((sure > 0.5) == right).mean() > 0.8
+    for low in np.arange(0.0, 1.0, 0.1):
+        chosen = (sure >= low) & (sure < low + 0.1)
+        error = right[chosen].mean() - sure[chosen].mean()
+        assert abs(error) < 4 * np.sqrt(sure[chosen].mean() * (1 - sure[chosen].mean()) / chosen.sum())
+
+
+def test_places_say_nothing_where_nothing_relaxes():
+    layer = doped_monolayer(3.3, (0, 0), (30, 30), np.random.default_rng(1), disorder=0.05)
+    np.testing.assert_allclose(evidence_of_places(layer, 1.9, 0.05, (0.0, 0.0)), 0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ I is the noise-free image, R the response of the column at its true place, n the
 of Poisson and Gaussian noise is taken for a Poisson variable shifted by r^2, which has its mean and its variance and is
 exact where r = 0 (Snyder et al., https://doi.org/10.1364/JOSAA.12.000272).  Known are the responses (blur, aberrations,
 collection angles), the places of all atoms, the classes of all other columns, contamination, dose, drift and jitter;
-prior(c) is the share that the defects were drawn with.  No classifier knows the neighbours or the contamination, so
-none is expected to be right more often.  The observer takes no notice of where a vacancy's neighbours have moved.
+prior(c) is the share that the defects were drawn with.  The metals around a chalcogen site tell of a vacancy as well,
+since they move towards it: their places are a factor of their own.  No classifier knows more, so none is right more
+often.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.spatial import cKDTree
+from scipy.special import logsumexp, softmax
 
 from contextem.columns import CLASSES
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups
@@ -28,11 +31,15 @@ STEP = 0.03
 """Å; between the points of a grid of that spacing the response of a column is interpolated linearly."""
 CHUNK = 256
 """Columns whose pixels are held in memory together."""
+LEAST_DISORDER = 1e-3
+"""Å; keeps the places of metals from being told exactly where there is no disorder."""
 TINY = 1e-9
 """Counts; keeps the logarithm finite where vacuum is expected."""
 
 
-def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = None) -> NDArray[np.float64]:
+def ideal_posterior(
+    simulated: SimulatedMicrograph, *, radius: float | None = None, places: bool = True
+) -> NDArray[np.float64]:
     """Return the posterior of every column by its exact likelihood, all else known.
 
     Parameters
@@ -41,6 +48,8 @@ def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = No
         As `contextem.simulate.dataset.simulate_micrograph` returns it; files do not hold what must be known.
     radius : float, optional
         Of the pixels that count, Å; by default the lattice constant.
+    places : bool
+        Whether the places of the metals around a chalcogen site count as well as its pixels.
 
     Returns
     -------
@@ -88,7 +97,15 @@ def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = No
     ]
     responses.append(np.zeros_like(responses[0]))  # nothing is left at a double vacancy
 
-    layer, noise = scene.layer, drawn["readout"] ** 2
+    inside, noise = scene.inside, drawn["readout"] ** 2
+    layer = Monolayer(
+        scene.layer.sites[inside],
+        scene.layer.displacements[inside],
+        scene.layer.labels[inside],
+        scene.layer.upper[inside],
+    )
+    bond = context.lattice_constant / np.sqrt(3.0)
+    moved = evidence_of_places(scene.layer, bond, drawn["disorder"], scene.relaxation)[inside]
     counts = np.maximum(simulated.micrograph.data + noise, 0.0)
     expected = drawn["dose"] * np.maximum(scene.image, 0.0) + noise
     shares = class_shares(simulated)
@@ -113,6 +130,8 @@ def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = No
             offsets=scene.offsets,
             radius=reach,
         )
+        if places and len(candidates) == 4:
+            likelihood[:, 1:] += moved[sites, None]
         with np.errstate(divide="ignore"):
             p = softmax(likelihood + np.log(prior), axis=1)
         if len(candidates) == 4:
@@ -120,6 +139,57 @@ def ideal_posterior(simulated: SimulatedMicrograph, *, radius: float | None = No
         else:
             posterior[sites, : len(candidates)] = p
     return posterior
+
+
+def evidence_of_places(
+    layer: Monolayer, bond: float, disorder: float, relaxation: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Return how much more likely a vacancy makes the places of the metals around a chalcogen site.
+
+    A metal is displaced by Gaussian disorder, and towards each vacancy it is bonded to by a fraction of the bond, drawn
+    uniformly for each vacancy.  The fraction of the site itself is integrated over; those of others are taken for
+    Gaussian.
+
+    Parameters
+    ----------
+    layer : Monolayer
+        With displacements.
+    bond : float
+        Projected distance of neighbouring columns, Å.
+    disorder : float
+        Standard deviation along each direction, Å.
+    relaxation : (float, float)
+        Range of the fraction.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        Logarithm of the ratio of the likelihoods; 0 at metal sites.
+    """
+    evidence = np.zeros(len(layer.labels))
+    sites, metals = np.flatnonzero(layer.labels >= X2), np.flatnonzero(layer.labels < X2)
+    if not len(sites) or not len(metals):
+        return evidence
+    near = cKDTree(layer.sites[metals]).query(layer.sites[sites], k=3, distance_upper_bound=1.25 * bond)[1]
+    bonded = near < len(metals)
+    near = np.where(bonded, near, 0)
+    towards = (layer.sites[sites, None] - layer.sites[metals][near]) * bonded[..., None]  # (S, 3, 2)
+    mean, variance = np.mean(relaxation), (relaxation[1] - relaxation[0]) ** 2 / 12.0
+    vacant = (layer.labels[sites] > X2)[:, None, None]
+    pull, spread = mean * towards * vacant, variance * towards[..., None] * towards[..., None, :] * vacant[..., None]
+    pulls, spreads = np.zeros((len(metals), 2)), np.zeros((len(metals), 2, 2))
+    np.add.at(pulls, near, pull)
+    np.add.at(spreads, near, spread)
+    # without what this site itself has added
+    left = layer.displacements[metals][near] - (pulls[near] - pull)
+    covariance = spreads[near] - spread + max(disorder, LEAST_DISORDER) ** 2 * np.eye(2)
+    weighted = np.linalg.solve(covariance, towards[..., None])[..., 0]
+    linear, quadratic = (weighted * left).sum(axis=(1, 2)), (weighted * towards).sum(axis=(1, 2))
+    nodes, weights = leggauss(16)
+    fractions = mean + 0.5 * (relaxation[1] - relaxation[0]) * nodes
+    exponents = linear[:, None] * fractions - 0.5 * quadratic[:, None] * fractions**2
+    evidence[sites] = logsumexp(exponents, b=0.5 * weights, axis=1)
+    return evidence
 
 
 def class_shares(simulated: SimulatedMicrograph) -> NDArray[np.float64]:
