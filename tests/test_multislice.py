@@ -16,13 +16,13 @@ from scipy import fft
 from contextem.cli import main
 from contextem.context import HOSTS
 from contextem.micrograph import Detector
+from contextem.probe import Aberrations
+from contextem.responses import library
 from contextem.simulate import dataset, scattering
 from contextem.simulate.agreement import agreement, displaced
 from contextem.simulate.dataset import SimulatedMicrograph
 from contextem.simulate.multislice import scan_image, scan_probes, simulate_multislice
-from contextem.simulate.probe import Aberrations
 from contextem.simulate.render import superpose
-from contextem.simulate.responses import library
 from contextem.simulate.smatrix import array_module, frozen_phonons, scatter_beams
 from contextem.simulate.structures import X2, supercell
 

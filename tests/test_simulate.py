@@ -14,17 +14,18 @@ from scipy import ndimage, stats
 from scipy.spatial import cKDTree
 from scipy.special import jv
 
+from contextem import probe, responses
 from contextem.columns import CLASSES
 from contextem.context import HOSTS
 from contextem.micrograph import Detector
-from contextem.simulate import dataset, probe, responses, scattering
+from contextem.probe import Aberrations
+from contextem.responses import library
+from contextem.simulate import coherences, dataset, scattering
 from contextem.simulate.conditions import WIDE, Ranges
 from contextem.simulate.dataset import CASES, NEAR_Z, SimulatedMicrograph, simulate_micrograph
 from contextem.simulate.multislice import scan_probes
 from contextem.simulate.noise import poisson, smooth_noise
-from contextem.simulate.probe import Aberrations
 from contextem.simulate.render import Group, superpose
-from contextem.simulate.responses import library
 from contextem.simulate.structures import X2, Monolayer, doped_monolayer, honeycomb, relax, supercell
 
 CLEAN = {
@@ -79,7 +80,7 @@ def test_library_with_changed_numbers_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("energy", "name"), [(60e3, "Cr"), (80e3, "S2@3.13")])
 def test_library_is_what_the_code_computes(energy, name):
-    computed = responses.compute(energy, name)
+    computed = coherences.compute(energy, name)
     shipped = library()
     stored = shipped.coherences[shipped.species.index(name), list(shipped.energies).index(energy)]
     assert np.abs(computed - stored).max() < 1e-4 * np.abs(stored).max()

@@ -1,8 +1,9 @@
 """Other classifiers on the same columns, by which the attention classifier is to be judged.
 
-Logistic regression, gradient boosting and a perceptron read the contrast features and the context vector side by side;
-a convolutional network reads the pixels of the patch, and the context vector where it decides.  Classes are weighted as
-in the training of the classifier.  Every fit returns an object whose ``predict`` gives posteriors (N, 5).
+Logistic regression, gradient boosting and a perceptron read the 36 rotation invariants of a column and the context
+vector, electron shells by roles, side by side; a convolutional network reads the pixels of the patch, and the context
+vector where it decides.  Columns are weighted as in the training of the classifier.  Every fit returns an object whose
+``predict`` gives posteriors (N, 5).
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from contextem._processes import each_image
+from contextem.attention import ModelConfig
 from contextem.columns import CLASSES
-from contextem.model import ModelConfig
 from contextem.patches import antialias, extract_patches, patch_complete
 from contextem.simulate.dataset import Recipe, SimulatedMicrograph
-from contextem.train import POSITION_ERROR, SCALE_ERROR, LabelledColumns
+from contextem.train import POSITION_ERROR, SCALE_ERROR, LabelledColumns, few_of_each
 
 MOST_COLUMNS = 120_000
 """Training columns of a baseline; a random part of what there is."""
+INVARIANTS = 36
+"""Contrast features that the paper knows, and so the baselines."""
 PATCH = 32
 """Side of the patches the network reads."""
 
@@ -48,12 +51,13 @@ class LabelledPatches:
     ----------
     patches : (N, P, P) float16
         In units of the standard deviation of their image, from its mean.
-    labels, image, context, case, condition, dose
+    labels, weight, image, context, case, condition, dose
         As for `contextem.train.LabelledColumns`.
     """
 
     patches: NDArray[np.float16]
     labels: NDArray[np.int64]
+    weight: NDArray[np.float32]
     image: NDArray[np.int64]
     context: NDArray[np.float32]
     case: NDArray[np.str_]
@@ -114,7 +118,7 @@ class _Tabular:
 
 
 def _features(columns: LabelledColumns) -> NDArray[np.float32]:
-    return np.concatenate([columns.contrast, columns.context[columns.image]], axis=1)
+    return np.concatenate([columns.contrast[:, :INVARIANTS], columns.context[columns.image]], axis=1)
 
 
 def _fit(estimator: Any, training: LabelledColumns, seed: int) -> Fitted:
@@ -129,18 +133,12 @@ def _fit(estimator: Any, training: LabelledColumns, seed: int) -> Fitted:
     with warnings.catch_warnings():
         # a fixed number of passes is wanted
         warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator.fit((features - mean) / scale, labels, sample_weight=class_weights(labels)[labels])
+        estimator.fit((features - mean) / scale, labels, sample_weight=training.weight[chosen])
     return _Tabular(estimator, mean, scale)
 
 
 def _part(count: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng([seed, 13]).permutation(count)[:MOST_COLUMNS])
-
-
-def class_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the weight of each class, (5,), with which all those that occur weigh alike."""
-    frequency = np.bincount(labels, minlength=len(CLASSES))
-    return np.asarray(len(labels) / (np.count_nonzero(frequency) * np.maximum(frequency, 1)))
 
 
 class PixelNetwork(nn.Module):
@@ -199,7 +197,7 @@ def fit_network(
     torch.manual_seed(seed)
     chosen = _part(len(training), seed)
     labels, image = torch.from_numpy(training.labels[chosen]), training.image[chosen]
-    weight = torch.from_numpy(class_weights(training.labels[chosen]).astype(np.float32))
+    weight = torch.from_numpy(training.weight[chosen] / training.weight[chosen].mean())
     network = PixelNetwork(training.context.shape[1], size=training.patches.shape[1])
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
     total = epochs * -(-len(chosen) // batch_size)
@@ -213,7 +211,8 @@ def fit_network(
                 patches = torch.rot90(patches, int(turns), (1, 2))
                 patches = patches.flip(2) if mirrored else patches
                 context = torch.from_numpy(training.context[image[batch.numpy()]])
-                loss = functional.cross_entropy(network(patches, context), labels[batch], weight=weight)
+                losses = functional.cross_entropy(network(patches, context), labels[batch], reduction="none")
+                loss = (weight[batch] * losses).mean()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -254,10 +253,11 @@ def measure_patches(
     """
     task = partial(_cut, config=config, per_class=per_class, most=most)
     rows = each_image(task, sources, workers=workers, label=label)
-    patches, labels, context, case, condition, dose = zip(*rows, strict=True)
+    patches, labels, weight, context, case, condition, dose = zip(*rows, strict=True)
     return LabelledPatches(
         patches=np.concatenate(patches),
         labels=np.concatenate(labels),
+        weight=np.concatenate(weight),
         image=np.repeat(np.arange(len(rows)), [len(part) for part in labels]),
         context=np.stack(context),
         case=np.asarray(case),
@@ -266,9 +266,7 @@ def measure_patches(
     )
 
 
-def _cut(
-    source: Recipe | Path, config: ModelConfig, per_class: int | None, most: int | None
-) -> tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.float32], str, str, float]:
+def _cut(source: Recipe | Path, config: ModelConfig, per_class: int | None, most: int | None) -> tuple[Any, ...]:
     simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
     micrograph, context, conditions = simulated.micrograph, simulated.context, simulated.conditions
     rng = np.random.default_rng([int(conditions["seed"]), 7])
@@ -279,15 +277,15 @@ def _cut(
     image = antialias(micrograph.as_float("float32"), scale)
     kept = np.flatnonzero(patch_complete(image.shape, positions, PATCH, scale=scale))
     labels = simulated.labels[kept].astype(np.int64)
-    order = rng.permutation(len(kept))
+    order, weight = rng.permutation(len(kept))[:most], np.ones(len(kept), np.float32)[:most]
     if per_class is not None:
-        order = np.concatenate([order[labels[order] == index][:per_class] for index in range(len(CLASSES))])
-    order = order[:most]
+        order, weight = few_of_each(labels, per_class, rng)
     image = (image - image.mean()) / max(float(image.std()), 1e-12)
     patches = extract_patches(image, positions[kept[order]], PATCH, scale=scale, n_threads=1)
     return (
         patches.astype(np.float16),
         labels[order],
+        weight,
         context.vector("roles"),
         f"{conditions['host']}:{conditions['dopant']}",
         f"{conditions['energy'] / 1e3:g} keV {conditions['detector']}",

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 # Safe for colour-blind readers (Okabe and Ito), and told apart by marker as well.
 COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7")
 MARKERS = ("o", "D", "o", "^", "s")
-CSV_HEADER = ("row", "column", "class", "probability", *CLASSES, "entropy", "observed", "complete")
+CSV_HEADER = (
+    "row", "column", "class", "probability", *CLASSES, "entropy", "familiarity", "observed", "complete", "unknown",
+)  # fmt: skip
 
 
 def wilson_interval(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -69,6 +71,11 @@ class Classification:
         False where the lattice demands a site at which no peak stands.
     complete : (N,) bool
         False where the patch leaves the image.
+    familiarity : (N,) float32
+        Log of the odds that the column, its neighbours and the stated context belong together.
+    unknown : (N,) bool
+        True where they do not: an adatom, a grain boundary, a second layer, or a context that is not that of the image.
+        Such columns keep their class, but are not counted.
     sampling : float
         Å/px.
     lattice_constant : float
@@ -81,6 +88,8 @@ class Classification:
     probabilities: NDArray[np.float32]
     observed: NDArray[np.bool_]
     complete: NDArray[np.bool_]
+    familiarity: NDArray[np.float32]
+    unknown: NDArray[np.bool_]
     sampling: float
     lattice_constant: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +101,8 @@ class Classification:
             "probabilities": (n, len(CLASSES)),
             "observed": (n,),
             "complete": (n,),
+            "familiarity": (n,),
+            "unknown": (n,),
         }
         for name, shape in shapes.items():
             if (got := np.shape(getattr(self, name))) != shape:
@@ -115,8 +126,8 @@ class Classification:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of columns of each class."""
-        return dict(zip(CLASSES, np.bincount(self.labels, minlength=len(CLASSES)).tolist(), strict=True))
+        """Number of columns of each class, unknown ones left out."""
+        return dict(zip(CLASSES, np.bincount(self.labels[~self.unknown], minlength=len(CLASSES)).tolist(), strict=True))
 
     def summary(self) -> dict[str, Any]:
         """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % Wilson intervals, and provenance."""
@@ -140,6 +151,7 @@ class Classification:
             "dopant_fraction": fraction(counts["dopant"], metal_sites),
             "single_vacancy_density_per_cm2": fraction(counts["single_vacancy"], x_sites, 1 / cell_area_cm2),
             "double_vacancy_density_per_cm2": fraction(counts["double_vacancy"], x_sites, 1 / cell_area_cm2),
+            "unknown": int(np.sum(self.unknown)),
             "not_observed": int(np.sum(~self.observed)),
             "not_complete": int(np.sum(~self.complete)),
             "mean_entropy_bits": float(self.entropy.mean()) if len(self) else None,
@@ -167,8 +179,10 @@ class Classification:
                         f"{p[labels[i]]:.5f}",
                         *(f"{value:.5f}" for value in p),
                         f"{entropy[i]:.5f}",
+                        f"{self.familiarity[i]:.3f}",
                         int(self.observed[i]),
                         int(self.complete[i]),
+                        int(self.unknown[i]),
                     ]
                 )
 
@@ -216,7 +230,7 @@ class Classification:
         size = float(np.clip(0.42 * bond * side * 72 / width, 1.2, 9.0))
         handles = []
         for index, (name, colour, marker) in enumerate(zip(CLASSES, COLOURS, MARKERS, strict=True)):
-            chosen = self.labels == index
+            chosen = (self.labels == index) & ~self.unknown
             host = name in ("metal", "X2")
             style: dict[str, Any] = {
                 "marker": marker,
@@ -231,10 +245,16 @@ class Classification:
             style |= {"markersize": 7, "markeredgewidth": 0.0 if host else 1.4}
             label = f"{name.replace('_', ' ')}  {int(chosen.sum())}"
             handles.append(Line2D([], [], label=label, **style))
+        if self.unknown.any():
+            crosses: dict[str, Any] = {"marker": "x", "linestyle": "none", "color": "white", "markeredgewidth": 1.2}
+            row, column = self.positions[self.unknown].T
+            axes.plot(column, row, zorder=3, markersize=max(1.2 * size, 4.0), **crosses)
+            label = f"unknown  {int(self.unknown.sum())}"
+            handles.append(Line2D([], [], label=label, markersize=6, **crosses | {"color": "0.4"}))
         legend = figure.legend(
             handles=handles,
             loc="lower center",
-            ncols=len(CLASSES),
+            ncols=len(handles),
             frameon=False,
             fontsize=9,
             handletextpad=0.2,

@@ -268,7 +268,7 @@ def simulate(
 ) -> None:
     """Simulate micrographs with known truth."""
     if rebuild_responses is not None:
-        from contextem.simulate.responses import build
+        from contextem.simulate.coherences import build
 
         build(rebuild_responses)
         click.echo(f"wrote {rebuild_responses}")

@@ -1,12 +1,14 @@
 """The context of a micrograph: what the specimen is made of and how it was recorded, as one vector.
 
-The composition enters as electron configurations: the occupation of each subshell 1s ... 7p divided by its capacity
-2 (2 l + 1), so that every entry lies in 0..1 and elements of one group look alike in their valence shells.  Beam energy
-and detector enter as one-hot vectors.
+Either as physics: how bright each class of column is expected to be, see `contextem.intensities`.  Or as in the paper:
+the composition as electron configurations, the occupation of each subshell 1s ... 7p divided by its capacity
+2 (2 l + 1), so that every entry lies in 0..1 and elements of one group look alike in their valence shells; beam energy
+and detector as one-hot vectors.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,10 +19,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from contextem.elements import CAPACITY, SUBSHELLS, SYMBOLS, electron_configuration
+from contextem.columns import CLASSES
+from contextem.elements import CAPACITY, SUBSHELLS, SYMBOLS, atomic_shares, electron_configuration
+from contextem.intensities import expected_intensities
 from contextem.micrograph import DETECTORS, LATTICE_CONSTANT_RANGE, Detector, Micrograph, check_energy, check_number
 
-Encoding = Literal["roles", "composition"]
+Encoding = Literal["intensities", "roles", "composition"]
 
 ROLES = ("M", "X", "dopant")
 ENERGIES = (60e3, 80e3, 100e3, 120e3, 200e3, 300e3)
@@ -28,6 +32,9 @@ ENERGIES = (60e3, 80e3, 100e3, 120e3, 200e3, 300e3)
 
 ENERGY_TOLERANCE = 0.01
 """Relative distance up to which a beam energy counts as one of `ENERGIES`: a high tension is rarely set to the volt."""
+
+INTENSITY_FLOOR = 0.05
+"""Added to a ratio of intensities before its logarithm is taken: what is fainter counts as no atom."""
 
 NOMINAL_FRACTION = 0.05
 """Fraction of the metal sites a dopant is taken to occupy in the composition where the caller gives none."""
@@ -119,7 +126,7 @@ class Context:
     >>> context.metal, context.chalcogen, context.lattice_constant
     ('W', 'Se', 3.32)
     >>> context.vector().shape
-    (68,)
+    (10,)
     """
 
     host: str
@@ -175,7 +182,8 @@ class Context:
     @property
     def thickness(self) -> float | None:
         """Distance between the two chalcogen planes, Å; None for a host that is not in `HOSTS`."""
-        return HOSTS[self.host].thickness if self.host in HOSTS else None
+        known = find_host(self.host)
+        return None if known is None else known.thickness
 
     def with_recording(self, micrograph: Micrograph) -> Context:
         """Return this context with what it lacks of energy and detector taken from a micrograph.
@@ -208,25 +216,28 @@ class Context:
             provenance=self.provenance | {name: micrograph.provenance[name] for name in taken},
         )
 
-    def vector(self, encoding: Encoding = "roles") -> NDArray[np.float32]:
+    def vector(self, encoding: Encoding = "intensities") -> NDArray[np.float32]:
         """Encode the context for the classifier.
 
         Parameters
         ----------
-        encoding : {"roles", "composition"}
+        encoding : {"intensities", "roles", "composition"}
+            ``"intensities"``: for each class the logarithm of the brightness expected of it, over that of the metal and
+            over that of two chalcogens.
             ``"roles"``: the shell occupations of metal, chalcogen and dopant side by side (several dopants: their mean
-            weighted by fraction; none: zeros).  ``"composition"``: their sum weighted by atomic fraction.
+            weighted by fraction; none: zeros), beam energy one-hot over `ENERGIES`, detector one-hot over
+            ``DETECTORS``.  ``"composition"``: the same with the sum of the occupations weighted by atomic fraction.
 
         Returns
         -------
         ndarray of float32, shape (F,)
-            Shell occupations, beam energy one-hot over `ENERGIES`, detector one-hot over ``DETECTORS``, each entry in
-            0..1; F is 68 for roles, 30 for composition.  `feature_names` names the entries.
+            F is 10 for intensities, 68 for roles, 30 for composition.  `feature_names` names the entries.
 
         Raises
         ------
         ValueError
-            If energy or detector is missing, or the energy is none of `ENERGIES` to within `ENERGY_TOLERANCE`.
+            If energy or detector is missing, the energy is none of `ENERGIES` to within `ENERGY_TOLERANCE`, or the
+            response library does not reach the collection angles.
 
         Examples
         --------
@@ -235,6 +246,12 @@ class Context:
         ['energy 80 keV']
         """
         _check_encoding(encoding)
+        conditions = [self._energy_one_hot(), self._detector_one_hot()]
+        if encoding == "intensities":
+            assert self.energy is not None and self.detector is not None
+            ratios = expected_intensities(self.metal, self.chalcogen, self.fractions, self.energy, self.detector)
+            both = ratios[:, None] / ratios[[[CLASSES.index("metal"), CLASSES.index("X2")]]]  # (class, standard)
+            return np.log(both + INTENSITY_FLOOR).ravel().astype(np.float32)
         metal, chalcogen = _shells(self.metal), _shells(self.chalcogen)
         doped = math.fsum(self.fractions.values())
         dopant = np.zeros(len(SUBSHELLS))  # mean over the dopants
@@ -244,7 +261,7 @@ class Context:
             blocks = [metal, chalcogen, dopant]
         else:
             blocks = [((1.0 - doped) * metal + doped * dopant + 2.0 * chalcogen) / 3.0]
-        return np.concatenate([*blocks, self._energy_one_hot(), self._detector_one_hot()]).astype(np.float32)
+        return np.concatenate([*blocks, *conditions]).astype(np.float32)
 
     def _energy_one_hot(self) -> NDArray[np.float64]:
         known = ", ".join(f"{energy / 1e3:g}e3" for energy in ENERGIES)
@@ -317,12 +334,12 @@ def parse_formula(host: str) -> tuple[str, str]:
     Parameters
     ----------
     host : str
-        For example ``"WSe2"``.
+        For example ``"WSe2"``, or ``"W(S0.6Se0.4)2"`` for an alloy in the mean-field picture.
 
     Returns
     -------
     metal, chalcogen : str
-        Element symbols.
+        Element symbol of the metal; symbol, or symbols with shares, of the chalcogen.
 
     Raises
     ------
@@ -338,24 +355,56 @@ def parse_formula(host: str) -> tuple[str, str]:
     """
     if not isinstance(host, str):
         raise TypeError(f"host: expected a formula MX2 such as 'WSe2', got {host!r}")
-    match = re.fullmatch("([A-Z][a-z]?)([A-Z][a-z]?)2", host)
+    match = re.fullmatch(r"([A-Z][a-z]?)(?:([A-Z][a-z]?)|\(([A-Za-z0-9.]+)\))2", host)
     if match is None:
         raise ValueError(f"host: expected a formula MX2 such as 'WSe2', got {host!r}")
-    metal, chalcogen = match.groups()
+    metal, chalcogen = match[1], match[2] or match[3]
     for symbol in (metal, chalcogen):
-        if symbol not in SYMBOLS:
-            raise ValueError(f"host: expected a formula MX2 of chemical elements, got {host!r}, and {symbol!r} is none")
-    if metal == chalcogen:
-        raise ValueError(f"host: expected a formula MX2 of two different elements, got {host!r}")
+        try:
+            elements = atomic_shares(symbol)
+        except ValueError:
+            raise ValueError(
+                f"host: expected a formula MX2 of chemical elements, got {host!r}, and {symbol!r} is none"
+            ) from None
+        if symbol == chalcogen and metal in elements:
+            raise ValueError(f"host: expected a formula MX2 of two different elements, got {host!r}")
     return metal, chalcogen
 
 
-def feature_names(encoding: Encoding = "roles") -> tuple[str, ...]:
+def find_host(formula: str) -> Host | None:
+    """Return elements and lengths of a host; of an alloy, the means over its chalcogens.
+
+    Parameters
+    ----------
+    formula : str
+        As for `parse_formula`.
+
+    Returns
+    -------
+    Host or None
+        None where `HOSTS` does not tell.
+
+    Examples
+    --------
+    >>> find_host("Mo(S0.5Te0.5)2").lattice_constant
+    3.365
+    """
+    metal, chalcogen = parse_formula(formula)
+    shares = atomic_shares(chalcogen)
+    pure = [HOSTS.get(f"{metal}{symbol}2") for symbol in shares]
+    lengths = [(host.lattice_constant, host.thickness) for host in pure if host is not None]
+    if len(lengths) < len(pure):
+        return None
+    a, t = np.array(list(shares.values())) @ np.array(lengths)
+    return Host(metal, chalcogen, float(round(a, 6)), float(round(t, 6)))
+
+
+def feature_names(encoding: Encoding = "intensities") -> tuple[str, ...]:
     """Return the names of the entries of `Context.vector`.
 
     Parameters
     ----------
-    encoding : {"roles", "composition"}
+    encoding : {"intensities", "roles", "composition"}
         As for `Context.vector`.
 
     Returns
@@ -370,18 +419,24 @@ def feature_names(encoding: Encoding = "roles") -> tuple[str, ...]:
 
     Examples
     --------
-    >>> feature_names()[0], feature_names()[-1]
+    >>> feature_names("roles")[0], feature_names("roles")[-1]
     ('M 1s', 'detector BF')
     """
     _check_encoding(encoding)
+    if encoding == "intensities":
+        return tuple(f"{column} / {standard}" for column, standard in itertools.product(CLASSES, ("metal", "X2")))
     shells = [f"{role} {shell}" for role in ROLES for shell in SUBSHELLS] if encoding == "roles" else list(SUBSHELLS)
     energies = [f"energy {energy / 1e3:g} keV" for energy in ENERGIES]
     return (*shells, *energies, *(f"detector {name}" for name in DETECTORS))
 
 
-def _shells(symbol: str) -> NDArray[np.float64]:
-    """Occupation of each subshell of an element over its capacity, (19,)."""
-    return np.array([count / CAPACITY[shell[1]] for shell, count in electron_configuration(symbol).items()])
+def _shells(species: str) -> NDArray[np.float64]:
+    """Occupation of each subshell of an element, or the mean over those of an alloy, over its capacity, (19,)."""
+    mean = np.zeros(len(SUBSHELLS))
+    for symbol, share in atomic_shares(species).items():
+        configuration = electron_configuration(symbol)
+        mean += share * np.array([count / CAPACITY[shell[1]] for shell, count in configuration.items()])
+    return mean
 
 
 def _check_encoding(encoding: str) -> None:
@@ -419,11 +474,11 @@ def _check_fractions(fractions: Mapping[str, float] | None, dopants: tuple[str, 
 
 def _check_lattice_constant(lattice_constant: float | None, host: str) -> float:
     if lattice_constant is None:
-        if host not in HOSTS:
-            known = ", ".join(HOSTS)
+        known = find_host(host)
+        if known is None:
             raise ValueError(
-                f"lattice_constant: the lattice constant of {host} is not known (known hosts: {known}), "
+                f"lattice_constant: the lattice constant of {host} is not known (known hosts: {', '.join(HOSTS)}), "
                 "give it in Å as lattice_constant=..."
             )
-        return HOSTS[host].lattice_constant
+        return known.lattice_constant
     return check_number("lattice_constant", lattice_constant, "Å", LATTICE_CONSTANT_RANGE)

@@ -10,6 +10,8 @@ NIST Atomic Spectra Database, ground states: https://doi.org/10.18434/T4W30F
 
 from __future__ import annotations
 
+import math
+import re
 from functools import cache
 from types import MappingProxyType
 
@@ -85,6 +87,47 @@ def atomic_number(symbol: str) -> int:
     if symbol not in SYMBOLS:
         raise ValueError(f"symbol: expected one of the 118 chemical elements such as 'W' or 'Se', got {symbol!r}")
     return SYMBOLS.index(symbol) + 1
+
+
+@cache
+def atomic_shares(species: str) -> MappingProxyType[str, float]:
+    """Return the elements of a species and the share of each.
+
+    Parameters
+    ----------
+    species : str
+        A symbol, or symbols with their shares in the mean-field picture of an alloy, for example ``"S0.6Te0.4"``.
+
+    Returns
+    -------
+    mapping of str to float
+        By symbol; the shares add up to 1.
+
+    Raises
+    ------
+    ValueError
+        If an element is not known, occurs twice, or the shares do not add up to 1.
+
+    Examples
+    --------
+    >>> dict(atomic_shares("Se")), dict(atomic_shares("S0.6Te0.4"))
+    ({'Se': 1.0}, {'S': 0.6, 'Te': 0.4})
+    """
+    if species in SYMBOLS:
+        return MappingProxyType({species: 1.0})
+    parts = re.findall(r"([A-Z][a-z]?)(0?\.\d+)", species)
+    shares = {symbol: float(share) for symbol, share in parts}
+    if (
+        "".join(symbol + share for symbol, share in parts) != species
+        or not set(shares) <= set(SYMBOLS)
+        or len(shares) < len(parts)
+        or not math.isclose(math.fsum(shares.values()), 1.0, abs_tol=1e-6)
+    ):
+        raise ValueError(
+            "species: expected a chemical element such as 'Se', or elements with shares that add up to 1 such as "
+            f"'S0.6Te0.4', got {species!r}"
+        )
+    return MappingProxyType(shares)
 
 
 @cache

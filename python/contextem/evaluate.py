@@ -10,20 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem._processes import each_image
+from contextem.attention import ModelConfig
 from contextem.baselines import NETWORK, TABULAR, fit_network, measure_patches
-from contextem.model import Model, ModelConfig, load_model, packaged_model
+from contextem.model import Model, load_model, packaged_model
 from contextem.patches import patch_complete
 from contextem.scores import Predictions, Scores, score_predictions
-from contextem.simulate.dataset import Recipe
+from contextem.simulate.dataset import Recipe, manifest, stored
 from contextem.simulate.observer import class_shares, ideal_posterior, with_equal_priors
 from contextem.train import (
+    FOLDS,
+    PAPER_MODEL,
     PER_CLASS,
-    TEST_SHARE,
+    TEST_FOLDS,
     WITHOUT_CONTEXT,
     LabelledColumns,
     measure_sources,
     predict,
-    training_and_test_sources,
+    split_sources,
 )
 
 BASELINE_IMAGES = 2
@@ -51,7 +54,9 @@ def evaluate(models: dict[str, Model], test: LabelledColumns) -> dict[str, dict[
     dict
         ``scores[model name][subset name]``; the first subset is "all".
     """
-    return score_predictions({name: Predictions.of(test, predict(model, test)) for name, model in models.items()})
+    return score_predictions(
+        {name: Predictions.of(test, predict(model, test).probabilities) for name, model in models.items()}
+    )
 
 
 def report(scores: dict[str, dict[str, Scores]]) -> str:
@@ -137,14 +142,15 @@ def predict_test_images(
     ideal: bool = False,
     baselines: bool = False,
 ) -> dict[str, Predictions]:
-    """Let the model in `folder` and, if one was trained beside it, the same classifier without context see test images.
+    """Let the model in `folder` and those trained beside it, without context and as in the paper, see test images.
 
     Parameters
     ----------
     folder : Path, optional
         The packaged model by default.
     data : Path, optional
-        Simulated micrographs, of which every fifth is for testing; they are simulated on the fly otherwise.
+        Simulated micrographs, of which every fifth is for testing, or all if abTEM made them; they are simulated on the
+        fly otherwise.
     preset : str, optional
         What to simulate; by default what the model was trained on.
     images : int
@@ -165,12 +171,13 @@ def predict_test_images(
     """
     folder = packaged_model() if folder is None else folder
     models = {"with context": load_model(folder)}
-    if (folder / WITHOUT_CONTEXT).is_dir():
-        models["without context"] = load_model(folder / WITHOUT_CONTEXT)
+    for place in (WITHOUT_CONTEXT, PAPER_MODEL):
+        if (folder / place).is_dir():
+            models[place.replace("_", " ")] = load_model(folder / place)
     model = models["with context"]
     sources = sources_for_test(model, data, preset=preset, images=images, ranges=ranges)
     test = measure_sources(sources, model.config, workers=workers, label="test images")
-    predictions = {name: Predictions.of(test, predict(each, test)) for name, each in models.items()}
+    predictions = {name: Predictions.of(test, predict(each, test).probabilities) for name, each in models.items()}
     if baselines:
         predictions |= predict_with_baselines(model, data, sources, test, preset=preset, workers=workers)
     simulated = [source for source in sources if isinstance(source, Recipe)]
@@ -204,8 +211,8 @@ def predict_with_baselines(
         Processes; one a core by default.
     """
     training = model.info["training"]
-    seed = training["seed"] - training["seed"] % TEST_SHARE
-    seen, _ = training_and_test_sources(data, preset or training["preset"], BASELINE_IMAGES, seed)
+    seed = training["seed"] - training["seed"] % FOLDS
+    seen = split_sources(data, preset or training["preset"], BASELINE_IMAGES, seed).training
     if data is not None:
         numbers = sorted({_number(path) for path in seen})[:BASELINE_IMAGES]
         seen = [path for path in seen if _number(path) in numbers]
@@ -226,9 +233,12 @@ def sources_for_test(
     model: Model, data: Path | None, *, preset: str | None, images: int, ranges: str = "reference"
 ) -> list[Recipe | Path]:
     """Return test micrographs no model trained with these seeds has seen; arguments as for `predict_test_images`."""
+    if data is not None and manifest(data)["engine"] != "responses":
+        return list(stored(data))  # what no model is trained on
     training = model.info["training"]
-    first = training["seed"] - training["seed"] % TEST_SHARE
-    return training_and_test_sources(data, preset or training["preset"], TEST_SHARE * images, first, ranges)[1]
+    first = training["seed"] - training["seed"] % FOLDS
+    every = FOLDS // len(TEST_FOLDS)
+    return split_sources(data, preset or training["preset"], every * images, first, ranges).test
 
 
 def evaluate_model(

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contextem import __version__
+from contextem.attention import ModelConfig
 from contextem.classification import Classification
 from contextem.columns import Columns, find_columns
-from contextem.context import Context
-from contextem.micrograph import Micrograph
-from contextem.model import Model, ModelConfig, contrast_features, load_model
+from contextem.context import HOSTS, Context
+from contextem.contrast import contrast_features
+from contextem.micrograph import Detector, Micrograph
+from contextem.model import Model, load_model
 from contextem.moments import column_moments
+from contextem.neighbours import neighbourhood
 from contextem.patches import antialias, patch_complete
+from contextem.responses import DETECTOR_ANGLES
+
+CHECKED_COLUMNS = 300
+"""Columns by which the context is checked against the image."""
+LATTICE_TOLERANCE = 0.08
+"""Relative distance of lattice constants up to which a host may be mistaken for another one."""
+MISFIT = 1.0
+"""Mean familiarity by which another context must fit better before it is proposed."""
 
 
 def classify(
@@ -64,21 +76,80 @@ def classify(
     context_features = model.context_features(context)
     columns = find_columns(micrograph, context) if columns is None else columns
     contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
-    probabilities = model.predict(contrast, context_features, device=device)
+    probabilities, familiarity = model.predict(contrast, context_features, device=device)
+    better = better_context(contrast[complete], context, model, device=device)
+    if better is not None:
+        warnings.warn(
+            f"context: the image looks less like {_words(context)} than like {_words(better)}; check host and detector",
+            stacklevel=2,
+        )
     return Classification(
         positions=columns.positions,
         probabilities=probabilities,
         observed=columns.observed,
         complete=complete,
+        familiarity=familiarity,
+        unknown=complete & (familiarity < model.unknown_below),
         sampling=micrograph.sampling,
         lattice_constant=context.lattice_constant,
         provenance={
             "context": context.to_dict(),
+            "better_context": None if better is None else better.to_dict(),
             "micrograph": {"source": micrograph.source, "provenance": dict(micrograph.provenance)},
             "model": {name: model.info[name] for name in ("name", "version") if name in model.info},
             "contextem_version": __version__,
         },
     )
+
+
+def better_context(
+    contrast: NDArray[np.float32], context: Context, model: Model, *, device: str | None = None
+) -> Context | None:
+    """Check whether the stated context fits the image, or another host or detector fits it better.
+
+    Parameters
+    ----------
+    contrast : (N, F) float32
+        Features of complete columns.
+    context : Context
+        As stated.
+    model : Model
+        Its familiarity is what the contexts are judged by.
+    device : str, optional
+        A torch device.
+
+    Returns
+    -------
+    Context or None
+        None where the stated one fits; otherwise the one that fits best, among the hosts whose lattice constant is
+        within `LATTICE_TOLERANCE` of the stated one, on the stated detector and on others the model knows.
+    """
+    encoding = model.config.context
+    if encoding == "none" or model.unknown_below == -np.inf or len(contrast) == 0:
+        return None
+    chosen = contrast[:: -(-len(contrast) // CHECKED_COLUMNS)]
+
+    def fit(candidate: Context) -> float:
+        return float(model.predict(chosen, candidate.vector(encoding), device=device).familiarity.mean())
+
+    stated = fit(context)
+    if stated > model.unknown_below + MISFIT:
+        return None
+    candidates = [
+        Context(host, tuple(d for d in context.dopants if d != known.metal), context.energy, detector)
+        for host, known in HOSTS.items()
+        if abs(known.lattice_constant / context.lattice_constant - 1.0) < LATTICE_TOLERANCE
+        for detector in {context.detector, *map(Detector, DETECTOR_ANGLES)}
+    ]
+    best = max(candidates, key=fit, default=context)
+    return best if fit(best) > stated + MISFIT else None
+
+
+def _words(context: Context) -> str:
+    assert context.detector is not None
+    angles = context.detector.inner, context.detector.outer
+    at = "" if None in angles else f" of {angles[0]:g} to {angles[1]:g} mrad"
+    return f"{context.host} on {context.detector.name}{at}"
 
 
 def measure(
@@ -122,4 +193,5 @@ def measure(
     margin = min(ceil(scale * config.size / 2) + 1, *image.shape)
     mirrored = np.pad(image, margin, mode="symmetric")
     moments = column_moments(mirrored, columns.positions + margin, config.basis, scale=scale)
-    return contrast_features(moments, columns.positions, complete, config.basis), complete
+    around = neighbourhood(columns.positions, columns.sublattice, complete, lattice_constant / micrograph.sampling)
+    return contrast_features(moments, complete, around, config.basis), complete

@@ -19,7 +19,7 @@ from contextem._output import whole_file
 from contextem.columns import CLASSES
 from contextem.evaluate import IDEAL, IDEAL_BALANCED
 from contextem.scores import CALIBRATION_BINS, Predictions, Scores, reliability, score_predictions
-from contextem.train import WITHOUT_CONTEXT, Curves
+from contextem.train import PAPER_MODEL, WITHOUT_CONTEXT, Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -255,7 +255,8 @@ def _plain(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, An
 def read_curves(folder: Path) -> dict[str, Curves]:
     """Return the accuracy curves that training left in the folder of a model; of no model if there are none."""
     curves = {}
-    for name, place in (("with context", folder), ("without context", folder / WITHOUT_CONTEXT)):
+    beside = {place.replace("_", " "): folder / place for place in (WITHOUT_CONTEXT, PAPER_MODEL)}
+    for name, place in {"with context": folder, **beside}.items():
         if (place / "accuracy.csv").is_file():
             with (place / "accuracy.csv").open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
@@ -264,14 +265,14 @@ def read_curves(folder: Path) -> dict[str, Curves]:
 
 
 def curves_figure(curves: Mapping[str, Curves]) -> Figure:
-    """Draw balanced accuracy against epoch."""
+    """Draw accuracy against epoch."""
     with style():
         figure, axes = _figure(0.72)
         for (name, curve), colour in zip(curves.items(), LINES, strict=False):
             epochs = np.arange(1, len(curve.test) + 1)
             axes.plot(epochs, 100 * np.asarray(curve.test), color=colour, label=f"{name}, test")
             axes.plot(epochs, 100 * np.asarray(curve.train), color=colour, ls="--", lw=0.9, label=f"{name}, training")
-        axes.set(xlabel="epoch", ylabel="balanced accuracy (%)")
+        axes.set(xlabel="epoch", ylabel="accuracy (%)")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
         return _finished(figure)

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from contextem.baselines import LabelledPatches
 from contextem.classification import Classification
 from contextem.columns import CLASSES
-from contextem.train import LabelledColumns, confusion_matrix
+from contextem.train import LabelledColumns
 
 DOSE_BINS = ((400.0, 1000.0), (1000.0, 3000.0), (3000.0, 20000.0))
 """Electrons a pixel."""
@@ -165,6 +165,12 @@ class Scores:
         if self.missed.any() or self.extra.any():
             lines.append(f"{self.missed.sum()} columns not found, {self.extra.sum()} found where there is none")
         return "\n".join(lines)
+
+
+def confusion_matrix(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """(5, 5) counts, rows the true class, columns the most probable one."""
+    pairs = labels * len(CLASSES) + probabilities.argmax(axis=1)
+    return np.bincount(pairs, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

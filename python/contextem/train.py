@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,40 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from contextem._output import whole_file
-from contextem._processes import process_pool
+from contextem._processes import each_image
+from contextem.attention import PAPER, LatticeClassifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES, Columns
-from contextem.model import AttentionClassifier, Model, ModelConfig
+from contextem.context import Context
+from contextem.contrast import contrast_blocks
+from contextem.micrograph import Detector
+from contextem.model import Model, Prediction
 from contextem.pipeline import measure
-from contextem.simulate.dataset import Recipe, SimulatedMicrograph, recipes, stored
+from contextem.simulate.dataset import CHALCOGENS, Recipe, SimulatedMicrograph, alloy_recipes, recipes, stored
 
-TEST_SHARE = 5
-"""Every fifth image of a case and condition, the fifth the first of them, is a test image."""
+FOLDS = 10
+"""Of every ten images of a case and condition, `TEST_FOLDS` are for testing and `VALIDATION_FOLDS` for calibration."""
+TEST_FOLDS, VALIDATION_FOLDS = (4, 9), (3, 8)
+WATCHED = 1500
+"""Most images of validation and of test that training looks at."""
 POSITION_ERROR = 0.07
 """Standard deviation of a found column's position, Å; added to the true positions before patches are measured."""
 SCALE_ERROR = 0.01
 """Standard deviation of the relative error of the sampling, for the same reason."""
-PER_CLASS = 20
-"""Training columns of each class and image."""
-WITHOUT_CONTEXT = "without_context"
-"""Folder, within that of a model, of the same classifier trained without context."""
+PER_CLASS = 40
+"""Training columns of each class and image; where there are more, those taken stand for the others by their weight."""
+ALLOYS = 0.3
+"""Training images of mean-field alloys, for each image of a real host: they fill the gaps between the chalcogens."""
+FAMILIARITY_SHARE = 0.2
+"""Share of the familiarity in the loss."""
+UNKNOWN_QUANTILE = 0.005
+"""Share of known columns that are called unknown."""
+WITHOUT_CONTEXT, PAPER_MODEL = "without_context", "paper"
+"""Folders, within that of a model, of the classifiers it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +60,12 @@ class LabelledColumns:
         Contrast features.
     labels : (N,) int64
         Index into `contextem.columns.CLASSES`.
+    weight : (N,) float32
+        Columns of its class and image that a column stands for.
     image : (N,) int64
         Which image each column is from; indexes the attributes below.
-    context : (I, Fc) float32
-        Context vector of each image, by roles.
-    composition : (I, Fd) float32
-        The same with the composition summed, as in the paper.
+    intensities, context, composition : (I, Fc) float32
+        Context vector of each image: expected intensities, shells by roles, shells summed as in the paper.
     case, condition : (I,) str
         Host and dopant, energy and detector.
     dose : (I,) float64
@@ -60,7 +74,9 @@ class LabelledColumns:
 
     contrast: NDArray[np.float32]
     labels: NDArray[np.int64]
+    weight: NDArray[np.float32]
     image: NDArray[np.int64]
+    intensities: NDArray[np.float32]
     context: NDArray[np.float32]
     composition: NDArray[np.float32]
     case: NDArray[np.str_]
@@ -74,7 +90,18 @@ class LabelledColumns:
         """(I, F') context of each image in the encoding of a model."""
         if encoding == "none":
             return np.zeros((len(self.dose), 0), np.float32)
-        return self.context if encoding == "roles" else self.composition
+        known = {"intensities": self.intensities, "roles": self.context, "composition": self.composition}
+        return known[encoding]
+
+    def of_images(self, chosen: NDArray[np.bool_]) -> LabelledColumns:
+        """Return the columns of chosen images, (I,) bool."""
+        columns = chosen[self.image]
+        number = np.cumsum(chosen) - 1
+        parts = {
+            f.name: getattr(self, f.name)[columns if f.name in ("contrast", "labels", "weight", "image") else chosen]
+            for f in fields(self)
+        }
+        return LabelledColumns(**parts | {"image": number[parts["image"]]})
 
 
 def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed: int) -> tuple[NDArray[Any], ...]:
@@ -85,24 +112,44 @@ def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed:
     positions = positions + rng.normal(scale=POSITION_ERROR / micrograph.sampling, size=positions.shape)
     positions = np.clip(positions, 0.0, np.array(micrograph.shape) - 1.0)
     lattice_constant = context.lattice_constant * (1 + rng.normal(scale=SCALE_ERROR))
-    contrast, complete = measure(micrograph, Columns(positions), lattice_constant, config)
+    columns = Columns(positions, simulated.columns.sublattice)
+    contrast, complete = measure(micrograph, columns, lattice_constant, config)
     return contrast[complete], simulated.labels[complete].astype(np.int64)
 
 
-def _measure_source(
-    source: Recipe | Path, config: ModelConfig, per_class: int | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], str, str, float]:
+def stated_context(context: Context, rng: np.random.Generator) -> Context:
+    """Return the context as a user would state it: every other one knows no collection angles, only the detector."""
+    assert context.detector is not None
+    if rng.random() < 0.5:
+        return context
+    return Context(context.host, context.dopants, context.energy, Detector(context.detector.name))
+
+
+def few_of_each(
+    labels: NDArray[np.int64], per_class: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return which columns to keep, at most `per_class` of each class, and how many each of them stands for."""
+    order = rng.permutation(len(labels))
+    parts = [order[labels[order] == index] for index in range(len(CLASSES))]
+    weights = [np.full(len(part[:per_class]), max(1.0, len(part) / per_class), np.float32) for part in parts]
+    return np.concatenate([part[:per_class] for part in parts]), np.concatenate(weights)
+
+
+def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int | None) -> tuple[Any, ...]:
     simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
-    conditions, context = simulated.conditions, simulated.context
+    conditions = simulated.conditions
     seed = int(conditions["seed"])
+    context = stated_context(simulated.context, np.random.default_rng([seed, 13]))
     contrast, labels = measure_simulated(simulated, config, seed)
+    weight = np.ones(len(labels), np.float32)
     if per_class is not None:
-        order = np.random.default_rng([seed, 11]).permutation(len(labels))
-        chosen = np.concatenate([order[labels[order] == index][:per_class] for index in range(len(CLASSES))])
+        chosen, weight = few_of_each(labels, per_class, np.random.default_rng([seed, 11]))
         contrast, labels = contrast[chosen], labels[chosen]
     return (
         contrast,
         labels,
+        weight,
+        context.vector("intensities"),
         context.vector("roles"),
         context.vector("composition"),
         f"{conditions['host']}:{conditions['dopant']}",
@@ -111,10 +158,17 @@ def _measure_source(
     )
 
 
-def training_and_test_sources(
-    data: Path | None, preset: str, images: int, seed: int, ranges: str = "both"
-) -> tuple[list[Recipe | Path], list[Recipe | Path]]:
-    """Split simulated micrographs by image: every fifth of a case and condition is for testing.
+@dataclass(frozen=True)
+class Split:
+    """Simulated micrographs, or recipes of them, by what they are for."""
+
+    training: list[Recipe | Path]
+    validation: list[Recipe | Path]
+    test: list[Recipe | Path]
+
+
+def split_sources(data: Path | None, preset: str, images: int, seed: int, ranges: str = "both") -> Split:
+    """Split simulated micrographs by image, by the last digit of their seeds: see `FOLDS`.
 
     Parameters
     ----------
@@ -122,12 +176,21 @@ def training_and_test_sources(
         Folder written by `contextem.simulate.dataset.generate`; without it, recipes of `preset`.
     preset, images, seed, ranges
         As for `contextem.simulate.dataset.recipes`.
+
+    Examples
+    --------
+    >>> split = split_sources(None, "tmd96", 10, 0)
+    >>> len(split.training), len(split.validation), len(split.test)
+    (576, 192, 192)
     """
     sources: list[Recipe | Path] = list(recipes(preset, images, seed, ranges=ranges) if data is None else stored(data))
-    seeds = [source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1]) for source in sources]
-    held_out = [number % TEST_SHARE == TEST_SHARE - 1 for number in seeds]
-    training = [source for source, test in zip(sources, held_out, strict=True) if not test]
-    return training, [source for source, test in zip(sources, held_out, strict=True) if test]
+    split = Split([], [], [])
+    for source in sources:
+        number = source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1])
+        fold = number % FOLDS
+        part = split.test if fold in TEST_FOLDS else split.validation if fold in VALIDATION_FOLDS else split.training
+        part.append(source)
+    return split
 
 
 def measure_sources(
@@ -153,19 +216,15 @@ def measure_sources(
     label : str
         Of the progress bar.
     """
-    workers = workers or os.cpu_count() or 1
-    task: Callable[[Recipe | Path], Any] = partial(_measure_source, config=config, per_class=per_class)
-    if workers == 1:
-        rows = [task(source) for source in tqdm(sources, desc=label, unit="image", disable=None)]
-    else:
-        with process_pool(workers) as pool:
-            results: Iterable[Any] = pool.map(task, sources, chunksize=8)
-            rows = list(tqdm(results, total=len(sources), desc=label, unit="image", disable=None))
-    contrast, labels, context, composition, case, condition, dose = zip(*rows, strict=True)
+    task = partial(_measure_source, config=config, per_class=per_class)
+    rows = each_image(task, sources, workers=workers, label=label)
+    contrast, labels, weight, intensities, context, composition, case, condition, dose = zip(*rows, strict=True)
     return LabelledColumns(
         contrast=np.concatenate(contrast),
         labels=np.concatenate(labels),
+        weight=np.concatenate(weight),
         image=np.repeat(np.arange(len(rows)), [len(part) for part in labels]),
+        intensities=np.stack(intensities),
         context=np.stack(context),
         composition=np.stack(composition),
         case=np.asarray(case),
@@ -176,7 +235,7 @@ def measure_sources(
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracy on training and test columns after each epoch, averaged over the classes."""
+    """Accuracy on training and test columns after each epoch."""
 
     train: list[float]
     test: list[float]
@@ -200,7 +259,7 @@ def plot_curves(curves: dict[str, Curves], path: str | os.PathLike[str]) -> None
         epochs = np.arange(1, len(curve.train) + 1)
         axes.plot(epochs, 100 * np.asarray(curve.test), color=colour, label=f"{name}, test images")
         axes.plot(epochs, 100 * np.asarray(curve.train), color=colour, ls="--", lw=1, label=f"{name}, training images")
-    axes.set(xlabel="epoch", ylabel="balanced accuracy (%)")
+    axes.set(xlabel="epoch", ylabel="accuracy (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
@@ -210,23 +269,25 @@ def plot_curves(curves: dict[str, Curves], path: str | os.PathLike[str]) -> None
 
 def train(
     training: LabelledColumns,
+    validation: LabelledColumns,
     test: LabelledColumns,
     config: ModelConfig,
     *,
-    epochs: int = 30,
+    epochs: int = 10,
     batch_size: int = 1024,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 3e-3,
     weight_decay: float = 1e-2,
     seed: int = 0,
     device: str = "cpu",
     label: str = "training",
 ) -> tuple[Model, Curves]:
-    """Train the attention classifier.
+    """Train and calibrate a classifier.
 
     Parameters
     ----------
-    training, test : LabelledColumns
-        Of different images; `test` is only watched, nothing is chosen by it.
+    training, validation, test : LabelledColumns
+        Of different images; temperature and the threshold of unknown columns are taken from `validation`; `test` is
+        only watched, nothing is chosen by it.
     config : ModelConfig
         Of the classifier.
     epochs, batch_size, learning_rate, weight_decay
@@ -244,61 +305,122 @@ def train(
         Training accuracy is taken with dropout, as it passes, which is why test accuracy can lie above it.
     """
     torch.manual_seed(seed)
-    network = AttentionClassifier(config)
-    network.mean.copy_(torch.from_numpy(training.contrast.mean(axis=0)))
-    network.scale.copy_(torch.from_numpy(training.contrast.std(axis=0)).clamp_min(1e-6))
+    network = build_classifier(config)
+    features = len(network.mean)
+    network.mean.copy_(torch.from_numpy(training.contrast[:, :features].mean(axis=0)))
+    network.scale.copy_(torch.from_numpy(training.contrast[:, :features].std(axis=0)).clamp_min(1e-6))
     network.to(device)
     contrast = torch.from_numpy(training.contrast).to(device)
     labels = torch.from_numpy(training.labels).to(device)
     image = torch.from_numpy(training.image).to(device)
+    weight = torch.from_numpy(training.weight / training.weight.mean()).to(device)
     context = torch.from_numpy(training.context_of(config.context)).to(device)
-    frequency = torch.bincount(labels, minlength=len(CLASSES)).float()
-    weight = frequency.sum() / (len(CLASSES) * frequency.clamp_min(1))
 
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
     batches = -(-len(labels) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=epochs * batches, pct_start=0.1
+        optimizer, learning_rate, total_steps=epochs * batches, pct_start=0.15
     )
     curves = Curves([], [])
     model = Model(network, {})
     with tqdm(total=epochs * batches, desc=label, unit="batch", disable=None) as progress:
         for _ in range(epochs):
             network.train()
-            confusion = torch.zeros(len(CLASSES), len(CLASSES))
+            right = total = 0.0
             for batch in torch.split(torch.randperm(len(labels), device=device), batch_size):
-                logits = network(contrast[batch], context[image[batch]])
-                loss = functional.cross_entropy(logits, labels[batch], weight=weight)
+                known = contrast[batch], context[image[batch]]
+                logits, familiarity = network(*known)
+                losses = functional.cross_entropy(logits, labels[batch], reduction="none")
+                loss = (weight[batch] * losses).mean()
+                if isinstance(network, LatticeClassifier):
+                    loss = loss + FAMILIARITY_SHARE * familiarity_loss(network, *known, familiarity)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-                pairs = labels[batch] * len(CLASSES) + logits.argmax(dim=1)
-                confusion += torch.bincount(pairs, minlength=confusion.numel()).view_as(confusion).cpu()
+                right += float(weight[batch][logits.argmax(dim=1) == labels[batch]].sum())
+                total += float(weight[batch].sum())
                 progress.update()
-            curves.train.append(_balanced(confusion.numpy()))
-            curves.test.append(_balanced(confusion_matrix(predict(model, test), test.labels)))
+            curves.train.append(right / total)
+            hits = predict(model, test).probabilities.argmax(axis=1) == test.labels
+            curves.test.append(float(np.average(hits, weights=test.weight)))
             progress.set_postfix(train=f"{curves.train[-1]:.4f}", test=f"{curves.test[-1]:.4f}")
-    return Model(network.cpu().eval(), {}), curves
+    model = Model(network.cpu().eval(), {})
+    calibrate(model, validation)
+    return model, curves
 
 
-def predict(model: Model, columns: LabelledColumns) -> NDArray[np.float32]:
-    """(N, 5) posterior of measured columns, each with the context of its image."""
+def familiarity_loss(network: LatticeClassifier, contrast: Tensor, context: Tensor, familiarity: Tensor) -> Tensor:
+    """Binary cross-entropy of columns as they are against columns put together wrongly.
+
+    A quarter of the batch gets the context of another image, a quarter the looks of another column amid its own
+    neighbours, or other neighbours.  Nothing here looks like an adatom or a grain boundary: what is learnt is which
+    columns, neighbours and contexts go together.
+    """
+    quarter = len(contrast) // 4
+    other = torch.randperm(len(contrast), device=contrast.device)[:quarter]
+    blocks = contrast_blocks(network.config.basis)
+    own = blocks["invariants"] + blocks["centre"]
+    near = own + blocks["first"] + blocks["second"]
+    mixed, half = contrast[:quarter].clone(), quarter // 2
+    mixed[:half, :own] = contrast[other[:half], :own]
+    mixed[half:, own:near] = contrast[other[half:], own:near]
+    wrong_looks = network(mixed, context[:quarter])[1]
+    loss = functional.softplus(-familiarity).mean() + functional.softplus(wrong_looks).mean()
+    if context.shape[1]:
+        start = slice(quarter, 2 * quarter)
+        loss = loss + functional.softplus(network(contrast[start], context[other])[1]).mean()
+    return loss
+
+
+def predict(model: Model, columns: LabelledColumns) -> Prediction:
+    """Posterior (N, 5) and familiarity (N,) of measured columns, each with the context of its image."""
     context = columns.context_of(model.config.context)[columns.image]
     device = str(next(model.network.parameters()).device)
     return model.predict(columns.contrast, context, device=device)
 
 
-def confusion_matrix(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """(5, 5) counts, rows the true class, columns the most probable one."""
-    pairs = labels * len(CLASSES) + probabilities.argmax(axis=1)
-    return np.bincount(pairs, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
+def calibrate(model: Model, validation: LabelledColumns) -> None:
+    """Set the temperature that makes the validation columns likeliest, and the threshold of the familiar ones.
+
+    Guo et al., "On calibration of modern neural networks", https://doi.org/10.48550/arXiv.1706.04599.
+    """
+    prediction = predict(model, validation)
+    logits = torch.from_numpy(np.log(np.maximum(prediction.probabilities, 1e-30)))
+    labels, weight = torch.from_numpy(validation.labels), torch.from_numpy(validation.weight)
+    log_temperature = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        losses = functional.cross_entropy(logits / log_temperature.exp(), labels, reduction="none")
+        loss = (weight * losses).sum() / weight.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    model.network.temperature.copy_(log_temperature.detach().exp())
+    if model.config.kind == "lattice":
+        order = np.argsort(prediction.familiarity)
+        share = np.cumsum(validation.weight[order]) / validation.weight.sum()
+        model.info["unknown_below"] = float(prediction.familiarity[order][np.searchsorted(share, UNKNOWN_QUANTILE)])
 
 
-def _balanced(confusion: NDArray[Any]) -> float:
-    present = confusion.sum(axis=1) > 0
-    return float((np.diag(confusion)[present] / confusion.sum(axis=1)[present]).mean())
+def training_data(
+    data: Path | None, preset: str, images: int, seed: int, config: ModelConfig, workers: int | None
+) -> tuple[LabelledColumns, LabelledColumns, LabelledColumns]:
+    """Measure what a classifier is trained, calibrated and watched on; alloys are added to the training images."""
+    split = split_sources(data, preset, images, seed)
+    sources = split.training + list(alloy_recipes(round(ALLOYS * len(split.training)), seed, CHALCOGENS))
+    take = partial(measure_sources, config=config, per_class=PER_CLASS, workers=workers)
+    rng = np.random.default_rng([seed, 19])
+    watched = [[part[i] for i in rng.permutation(len(part))[:WATCHED]] for part in (split.validation, split.test)]
+    return (
+        take(sources, label="training images"),
+        take(watched[0], label="validation images"),
+        take(watched[1], label="test images"),
+    )
 
 
 def train_models(
@@ -307,18 +429,18 @@ def train_models(
     *,
     preset: str,
     images: int,
-    epochs: int = 30,
+    epochs: int = 10,
     seed: int = 0,
     workers: int | None = None,
     device: str = "cpu",
-    config: ModelConfig | None = None,
+    configs: dict[str, ModelConfig] | None = None,
 ) -> dict[str, Curves]:
-    """Train the classifier and, on the same columns, the same classifier without context; write both.
+    """Train the classifier and, on the same columns, those it is compared with; write them all.
 
     Parameters
     ----------
     folder : Path
-        Gets weights, facts, accuracy.csv and accuracy.png; the one without context in a folder below.
+        Gets weights, facts, accuracy.csv and accuracy.png; the other classifiers go into folders below.
     data : Path, optional
         Simulated micrographs; simulated on the fly by default.
     preset, images, seed
@@ -329,30 +451,35 @@ def train_models(
         Processes that simulate and measure.
     device : str
         A torch device.
-    config : ModelConfig, optional
-        Of the classifier with context.
+    configs : dict of str to ModelConfig, optional
+        By name; the first is the model of the folder itself.  By default the lattice model, the same without context,
+        and that of the paper.
     """
-    config = config or ModelConfig()
-    training_sources, test_sources = training_and_test_sources(data, preset, images, seed)
-    training = measure_sources(training_sources, config, per_class=PER_CLASS, workers=workers, label="training images")
-    test = measure_sources(test_sources, config, per_class=PER_CLASS, workers=workers, label="test images")
+    configs = configs or {
+        "with context": ModelConfig(),
+        "without context": ModelConfig(context="none"),
+        "paper": PAPER,
+    }
+    first = next(iter(configs.values()))
+    training, validation, test = training_data(data, preset, images, seed, first, workers)
+    cases = [name.split(":") for name in training.case.tolist()]
     facts = {
         "preset": preset if data is None else json.loads((data / "manifest.json").read_text())["preset"],
-        "images": len(training_sources),
+        "images": len(training.dose),
         "columns": len(training),
         "seed": seed,
         "epochs": epochs,
-        "hosts": sorted({name.split(":")[0] for name in training.case.tolist()}),
-        "dopants": sorted({name.split(":")[1] for name in training.case.tolist()} - {"None"}),
+        "hosts": sorted({host for host, _ in cases if "(" not in host}),
+        "dopants": sorted({dopant for _, dopant in cases} - {"None"}),
         "conditions": sorted(set(training.condition.tolist())),
     }
     curves = {}
-    for name, each in {"with context": config, "without context": replace(config, context="none")}.items():
+    for name, config in configs.items():
         model, curves[name] = train(
-            training, test, each, epochs=epochs, seed=seed, device=device, label=f"training {name}"
+            training, validation, test, config, epochs=epochs, seed=seed, device=device, label=f"training {name}"
         )
         model.info.update(name=f"{facts['preset']}, {name}", training=facts)
-        target = folder if each.context != "none" else folder / WITHOUT_CONTEXT
+        target = folder if config is first else folder / name.replace(" ", "_")
         model.save(target)
         curves[name].to_csv(target / "accuracy.csv")
     plot_curves(curves, folder / "accuracy.png")

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem.micrograph import Detector
+from contextem.responses import THERMAL_CHALCOGEN, THERMAL_METAL
 from contextem.simulate.dataset import column_groups
 from contextem.simulate.render import superpose
-from contextem.simulate.responses import THERMAL_CHALCOGEN, THERMAL_METAL
 from contextem.simulate.smatrix import frozen_phonons, scatter_beams
 from contextem.simulate.structures import SINGLE_VACANCY, X2, Monolayer, supercell
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from contextem.micrograph import Detector
-from contextem.simulate.responses import collection_angles, library
+from contextem.responses import collection_angles, library
 
 ANGLE_RANGES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "HAADF": ((60.0, 80.0), (170.0, 220.0)),
@@ -56,7 +56,7 @@ class Ranges:
     readout : Range
         Standard deviation of the Gaussian readout noise, electrons.
     astigmatism, astigmatism_angle, coma, coma_angle, spherical : Range
-        Of the probe, as in `contextem.simulate.probe.Aberrations`, Å and radians.
+        Of the probe, as in `contextem.probe.Aberrations`, Å and radians.
     """
 
     sampling: Range = (0.10, 0.42)
@@ -68,8 +68,8 @@ class Ranges:
     drift: Range = (0.0, 0.6)
     disorder: Range = (0.02, 0.06)
     relaxation: Range = (0.02, 0.05)
-    dopant_fraction: Range = (0.06, 0.16)
-    vacancy_fraction: Range = (0.18, 0.18)
+    dopant_fraction: Range = (0.0, 0.2)
+    vacancy_fraction: Range = (0.0, 0.3)
     background: Range = (0.0, 0.3)
     haze: Range = (0.005, 0.3)
     carbon: Range = (0.05, 0.25)
@@ -91,6 +91,8 @@ REFERENCE = Ranges(
     strain=(0.01, 0.01),
     jitter=(0.0, 0.05),
     disorder=(0.04, 0.04),
+    dopant_fraction=(0.06, 0.16),
+    vacancy_fraction=(0.18, 0.18),
     background=(0.02, 0.02),
     haze=(0.005, 0.15),
     carbon=(0.25, 0.25),

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,8 @@ from contextem._processes import process_pool
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
-from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
-from contextem.simulate.noise import poisson, smooth_noise
-from contextem.simulate.probe import FOCUSED, Aberrations
-from contextem.simulate.render import MARGIN, Group, superpose
-from contextem.simulate.responses import (
+from contextem.probe import FOCUSED, Aberrations
+from contextem.responses import (
     SEMIANGLES,
     THERMAL_CHALCOGEN,
     THERMAL_METAL,
@@ -39,6 +36,9 @@ from contextem.simulate.responses import (
     library,
     semiangle_of,
 )
+from contextem.simulate.conditions import RANGES, WIDE, Ranges, draw_angles, draw_conditions
+from contextem.simulate.noise import poisson, smooth_noise
+from contextem.simulate.render import MARGIN, Group, superpose
 from contextem.simulate.structures import (
     DOPANT,
     METAL,
@@ -486,13 +486,13 @@ def column_groups(
         responses.pair, known.chalcogen, known.thickness, energy, detector, aberrations=aberrations
     )
     kinds: list[tuple[NDArray[np.bool_], float, Callable[[], Response]]]
-    kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal, defocus=defocus))]
+    kinds = [(layer.labels == METAL, metal_blur, lambda: atom(known.metal))]
     if dopant:
-        kinds.append((layer.labels == DOPANT, metal_blur, lambda: atom(dopant, defocus=defocus)))
+        kinds.append((layer.labels == DOPANT, metal_blur, lambda: atom(dopant)))
     kinds += [
-        (layer.labels == X2, pair_blur, lambda: pair(defocus=defocus)),
-        (single & layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=defocus + half)),
-        (single & ~layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=defocus - half)),
+        (layer.labels == X2, pair_blur, pair),
+        (single & layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=half)),
+        (single & ~layer.upper, chalcogen_blur, lambda: atom(known.chalcogen, defocus=-half)),
     ]
     return [Group(response(), blur, layer.atoms[chosen]) for chosen, blur, response in kinds if chosen.any()]
 
@@ -615,6 +615,44 @@ def recipes(preset: str, images_per_case: int, seed: int = 0, *, ranges: str = "
         Recipe(*case, *condition, i, turns[i % len(turns)])
         for i, condition, case in itertools.product(images, conditions, cases)
     ]
+
+
+def alloy_recipes(count: int, seed: int, chalcogens: Sequence[str] = CHALCOGENS) -> list[Recipe]:
+    """List micrographs of alloys in the mean-field picture: every chalcogen column is the same mean of two elements.
+
+    Such materials are not real, but between the chalcogens they are as bright as any may be, which is what a classifier
+    has to learn that shall judge a chalcogen it has not seen.
+
+    Parameters
+    ----------
+    count : int
+        Number of micrographs.
+    seed : int
+        Same seed, same recipes.
+    chalcogens : sequence of str
+        Elements that are mixed, two by two.
+
+    Returns
+    -------
+    list of Recipe
+        Metals, dopants and the conditions of "tmd1296" in turn, half of them of each of `RANGES`.
+
+    Examples
+    --------
+    >>> alloy_recipes(1, 0, ("S", "Te"))[0].host
+    'Mo(S0.95Te0.05)2'
+    """
+    rng = np.random.default_rng([seed, 17])
+    kinds = list(itertools.product(PRESETS["tmd1296"][1], METALS, (*DOPANTS, None)))
+    pairs = list(itertools.combinations(chalcogens, 2))
+    made: list[Recipe] = []
+    for i, pick in enumerate(rng.permutation(np.arange(count) % len(kinds))):
+        (energy, detector), metal, dopant = kinds[pick]
+        one, other = pairs[rng.integers(len(pairs))]
+        share = int(rng.integers(5, 96))
+        host = f"{metal}({one}{(100 - share) / 100:.2f}{other}{share / 100:.2f})2"
+        made.append(Recipe(host, dopant, energy, detector, seed + i, tuple(RANGES)[i % len(RANGES)]))
+    return made
 
 
 def generate(

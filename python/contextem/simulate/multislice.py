@@ -18,10 +18,10 @@ from scipy import fft
 from tqdm import tqdm
 
 from contextem.micrograph import Detector, check_energy
+from contextem.probe import FOCUSED, Aberrations
+from contextem.responses import THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
 from contextem.simulate.conditions import REFERENCE, Ranges
 from contextem.simulate.dataset import SimulatedMicrograph, draw_scan, record
-from contextem.simulate.probe import FOCUSED, Aberrations
-from contextem.simulate.responses import THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
 from contextem.simulate.scattering import fast_even_size, ring_shares, transmission_function
 from contextem.simulate.smatrix import PLANES, Beams, convergence_angle, frozen_phonons, scatter_beams
 from contextem.simulate.structures import supercell

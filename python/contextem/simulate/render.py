@@ -2,7 +2,7 @@
 
     I(p) = (L_x L_y)^-1 sum_k F(k) exp(2 pi i k p),    F(k) = sum_g R_g(k) G_g(k),    G_g(k) = sum_n exp(-2 pi i k x_n)
 
-Each group g of columns shares one response R_g (see `contextem.simulate.responses`), which is band-limited: a few
+Each group g of columns shares one response R_g (see `contextem.responses`), which is band-limited: a few
 ten thousand k hold the whole image, fewer where a large source blurs it.  The exponentials factorise into rows and
 columns: F and I are matrix products, a pixel may lie anywhere (each row of the scan has its own shift), and no pixel is
 interpolated.  With C, S the cosine and the sine of 2 pi k_x x_n, c, s those of 2 pi k_y y_n, for k_x >= 0
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextem.simulate.responses import Response
+from contextem.responses import Response
 
 MARGIN = 6.0
 """Å around the image where columns still count; the image repeats beyond."""
@@ -89,7 +89,7 @@ def superpose(
 
     Examples
     --------
-    >>> from contextem.simulate.responses import library
+    >>> from contextem.responses import library
     >>> tungsten = library().response("W", 80e3, "HAADF")
     >>> image = superpose([Group(tungsten, 0.3, np.array([[3.0, 4.0]]))], (40, 50), 0.2)
     >>> np.unravel_index(image.argmax(), image.shape)

@@ -214,7 +214,7 @@ class ColumnScan:
         Returns
         -------
         ndarray of float64, shape (B, W, W)
-            Sum over the ring of S_i conj(S_j), as `contextem.simulate.probe.pack` writes Hermitian matrices, Å^2.
+            Sum over the ring of S_i conj(S_j), as `contextem.probe.pack` writes Hermitian matrices, Å^2.
         """
         index, _, _ = self.aperture()
         # the atoms stand in the middle of the box

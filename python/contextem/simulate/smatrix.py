@@ -31,7 +31,7 @@ from scipy import fft
 from tqdm import tqdm
 
 from contextem.micrograph import Detector, check_energy
-from contextem.simulate.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
+from contextem.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
 from contextem.simulate.scattering import fast_even_size, ring_shares, transmission_function
 
 PLANES = 3

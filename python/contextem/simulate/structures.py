@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from contextem.columns import CLASSES
-from contextem.context import HOSTS, Host
+from contextem.context import HOSTS, Host, find_host
 
 METAL, DOPANT, X2, SINGLE_VACANCY, DOUBLE_VACANCY = range(len(CLASSES))
 
@@ -339,6 +339,7 @@ def host_of(formula: str) -> Host:
     ValueError
         If it is not known.
     """
-    if formula not in HOSTS:
-        raise ValueError(f"host: expected one of {', '.join(HOSTS)}, got {formula!r}")
-    return HOSTS[formula]
+    known = find_host(formula)
+    if known is None:
+        raise ValueError(f"host: expected one of {', '.join(HOSTS)}, or an alloy of two of them, got {formula!r}")
+    return known

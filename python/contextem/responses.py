@@ -8,7 +8,7 @@ The image of a column on an annular detector is a band-limited function: R vanis
 and source size are exact factors of it, and the tails of the probe are complete.
 
 The library holds what R of any probe follows from, the mutual coherence of the waves that a column scatters
-(see `contextem.simulate.probe`), ring by ring of the detector, so that any collection angles can be asked for.
+(see `contextem.probe`), ring by ring of the detector, so that any collection angles can be asked for.
 
 The two chalcogens of a column are not the sum of two atoms: the first focuses the probe onto the second, and the waves
 interfere.  Pairs therefore have entries of their own, averaged over the thermal vibration of their separation.
@@ -17,34 +17,26 @@ interfere.  Pairs therefore have entries of their own, averaged over the thermal
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import j0
-from tqdm import tqdm
 
-from contextem._output import whole_file
-from contextem._processes import process_pool
+from contextem.elements import atomic_shares
 from contextem.micrograph import Detector
-from contextem.simulate.probe import (
+from contextem.probe import (
     FOCUSED,
-    ORDER,
     Aberrations,
     aperture_grid,
-    blocks,
     expansion,
     general_transfer,
-    radial_modes,
     rise,
     round_transfer,
 )
@@ -59,23 +51,8 @@ SEMIANGLES: Mapping[float, float] = {60e3: 32.0, 80e3: 30.0, 100e3: 30.0, 120e3:
 THERMAL_METAL, THERMAL_CHALCOGEN = 0.06, 0.075
 """Root mean square thermal displacement along one direction, Å."""
 
-FIRST_ANGLE = 1.02
-"""Inner edge of the first detector ring, in units of the semi-angle: the direct beam is in no ring."""
-
-ANGLES = (
-    *(40.0, 42.5, 45.0, 47.5, 50.0, 52.5, 55.0, 57.5, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 100.0, 105.0),
-    *(110.0, 115.0, 120.0, 130.0, 140.0, 150.0, 160.0, 180.0, 200.0, 220.0),
-)
-"""Edges of the detector rings, mrad, from the end of the first ones on."""
-
-FIRST_RINGS = 6
-"""Rings between the bright-field disk and the first of `ANGLES`."""
-
 DETECTOR_ANGLES: Mapping[str, tuple[float, float]] = {"HAADF": (70.0, 200.0), "MAADF": (50.0, 120.0)}
 """Inner and outer collection angle, mrad, of a detector that is only named."""
-
-SEPARATION_RADII: Mapping[bool, int] = {False: 4, True: 6}
-"""Radial quadrature nodes of the separation of a pair, up to 120 keV and above: faster waves resolve it more finely."""
 
 REACH = 3.0
 """How far the outermost rays of a probe may miss the focus, Å."""
@@ -90,7 +67,7 @@ class Response:
     cutoff : float
         Highest spatial frequency, 1/Å.
     coefficients : ndarray of float64, shape (C,)
-        Of the expansion of R(k), averaged over all directions, in `contextem.simulate.probe`, Å^2.
+        Of the expansion of R(k), averaged over all directions, in `contextem.probe`, Å^2.
     harmonics : ndarray of complex128, shape (H, C)
         The same for the angular orders 1 to H; those of -m follow, as the image is real.  None for a round probe.
     """
@@ -184,7 +161,7 @@ class ResponseLibrary:
     edges : ndarray of float64, shape (E, B + 1)
         Edges of the detector rings, mrad.
     coherences : ndarray of float32, shape (S, E, B, K)
-        Packed as in `contextem.simulate.probe`, Å^2.
+        Packed as in `contextem.probe`, Å^2.
     about : dict
         Where it comes from: programs, settings, command, checksum.
     """
@@ -209,7 +186,7 @@ class ResponseLibrary:
         Parameters
         ----------
         symbol : str
-            Element.
+            Element, or elements with shares as `contextem.elements.atomic_shares` reads them: their mean.
         energy : float
             Beam energy, eV: one of those of the library.
         detector : Detector or str
@@ -228,9 +205,10 @@ class ResponseLibrary:
         ValueError
             If the library does not hold it.
         """
-        if symbol not in ELEMENTS:
+        shares = atomic_shares(symbol)
+        if not shares.keys() <= set(ELEMENTS):
             raise ValueError(f"symbol: expected one of {', '.join(ELEMENTS)}, got {symbol!r}")
-        return self._respond(((symbol, 1.0),), energy, detector, defocus, aberrations)
+        return self._respond(tuple(shares.items()), energy, detector, defocus, aberrations)
 
     def pair(
         self,
@@ -248,9 +226,10 @@ class ResponseLibrary:
         Parameters
         ----------
         symbol : str
-            S, Se or Te.
+            S, Se or Te, or two of them with shares as for `response`.
         thickness : float
-            Distance of the two atoms, Å; between two computed distances linearly interpolated.
+            Distance of the two atoms, Å; between two computed distances linearly interpolated.  In an alloy each
+            element has the computed distance next to it.
         energy, detector, defocus, aberrations
             As for `response`; the defocus is relative to the midpoint.
 
@@ -263,15 +242,18 @@ class ResponseLibrary:
         ValueError
             If the library does not hold it.
         """
-        if symbol not in PAIR_DISTANCES:
-            raise ValueError(f"symbol: expected a chalcogen, one of {', '.join(PAIR_DISTANCES)}, got {symbol!r}")
-        distances = PAIR_DISTANCES[symbol]
-        low, high = distances[0] - 0.1, distances[-1] + 0.1
-        if not low <= thickness <= high:
-            raise ValueError(f"thickness: expected {low:.2f} to {high:.2f} Å for {symbol}, got {thickness:g}")
-        shares = [float(np.interp(thickness, distances, one)) for one in np.eye(len(distances))]
-        names = [pair_name(symbol, t) for t in distances]
-        return self._respond(tuple(zip(names, shares, strict=True)), energy, detector, defocus, aberrations)
+        elements = atomic_shares(symbol)
+        shares: list[tuple[str, float]] = []
+        for element, share in elements.items():
+            if element not in PAIR_DISTANCES:
+                raise ValueError(f"symbol: expected a chalcogen, one of {', '.join(PAIR_DISTANCES)}, got {symbol!r}")
+            distances = PAIR_DISTANCES[element]
+            low, high = distances[0] - 0.1, distances[-1] + 0.1
+            if len(elements) == 1 and not low <= thickness <= high:
+                raise ValueError(f"thickness: expected {low:.2f} to {high:.2f} Å for {element}, got {thickness:g}")
+            parts = [share * float(np.interp(thickness, distances, one)) for one in np.eye(len(distances))]
+            shares += zip((pair_name(element, t) for t in distances), parts, strict=True)
+        return self._respond(tuple(shares), energy, detector, defocus, aberrations)
 
     # the columns of one image share a probe, and are asked for more than once
     @lru_cache(maxsize=64)  # noqa: B019
@@ -405,7 +387,7 @@ def load(path: Any) -> ResponseLibrary:
     Parameters
     ----------
     path : path-like or binary file
-        Written by `build`.
+        Written by `contextem.simulate.coherences.build`.
 
     Returns
     -------
@@ -424,148 +406,3 @@ def load(path: Any) -> ResponseLibrary:
         numbers = {name: data[name] for name in ("energies", "cutoffs", "edges")}
         species = tuple(str(name) for name in data["species"])
     return ResponseLibrary(species, **numbers, coherences=coherences, about=about)
-
-
-def build(
-    path: str | os.PathLike[str],
-    progress: bool = True,
-    *,
-    energies: Sequence[float] = tuple(SEMIANGLES),
-    processes: int | None = None,
-) -> ResponseLibrary:
-    """Compute the library with abTEM's potentials and write it.
-
-    What is computed lies in a folder beside the file until the file is whole: an interrupted computation goes on there.
-
-    Parameters
-    ----------
-    path : path-like
-        File to write, ``.npz``.
-    progress : bool
-        Whether to show a progress bar on a terminal.
-    energies : sequence of float
-        Beam energies, eV, each one of `SEMIANGLES`.
-    processes : int, optional
-        How many to use; by default as many as there are processors.
-
-    Returns
-    -------
-    ResponseLibrary
-    """
-    import abtem
-
-    names = [*ELEMENTS, *(pair_name(x, t) for x, distances in PAIR_DISTANCES.items() for t in distances)]
-    # the most expensive first, so that no process is left with a long one at the end
-    jobs = sorted(itertools.product(energies, names), key=lambda job: (-job[0], "@" not in job[1]))
-    settings = {
-        "abTEM": abtem.__version__,
-        "scattering factors": "Lobato and Van Dyck 2014",
-        "semiangles": {f"{e:g}": SEMIANGLES[e] for e in energies},
-        "rings": {f"{e:g}": list(ring_edges(SEMIANGLES[e])) for e in energies},
-        "pair thermal displacement": THERMAL_CHALCOGEN,
-        "separation radii": [SEPARATION_RADII[fast] for fast in (False, True)],
-        "radial order": ORDER,
-        "shape": "species, energy, ring, packed coherence",
-    }
-    # other settings, another folder
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    parts = Path(path).with_suffix(f".{digest}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    stored = [parts / f"{name}-{energy:g}.npy" for energy, name in jobs]
-    with process_pool(processes) as pool:
-        for _ in tqdm(
-            pool.map(_compute_part, *zip(*jobs, strict=True), stored),
-            total=len(jobs), desc="responses", unit="column", disable=None if progress else True,
-        ):  # fmt: skip
-            pass
-    table = {job: np.load(file) for job, file in zip(jobs, stored, strict=True)}
-    coherences = np.stack([np.stack([table[e, name] for e in energies]) for name in names]).astype(np.float32)
-    about = {
-        "command": "contextem simulate --rebuild-responses",
-        **settings,
-        "sha256": hashlib.sha256(coherences.tobytes()).hexdigest(),
-    }
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            species=np.array(names),
-            energies=np.array(energies, dtype=np.float64),
-            cutoffs=np.array([_scan(e).cutoff for e in energies]),
-            edges=np.array([_scan(e).edges for e in energies]),
-            coherences=coherences,
-            about=np.array(json.dumps(about)),
-        )
-    whole = load(path)
-    for part in stored:
-        part.unlink()
-    parts.rmdir()
-    return whole
-
-
-def ring_edges(semiangle: float) -> tuple[float, ...]:
-    """Return the edges of the detector rings for a semi-angle of convergence, all in mrad.
-
-    Examples
-    --------
-    >>> [round(edge, 1) for edge in ring_edges(30.0)[:4]], ring_edges(30.0)[6]
-    ([30.6, 32.0, 33.5, 35.0], 40.0)
-    """
-    first = np.geomspace(FIRST_ANGLE * semiangle, ANGLES[0], FIRST_RINGS + 1)[:-1]
-    return (*first.tolist(), *ANGLES)
-
-
-def _compute_part(energy: float, name: str, file: Path) -> None:
-    if not file.exists():
-        with whole_file(file) as temporary:
-            np.save(temporary, compute(energy, name))
-
-
-@cache
-def _scan(energy: float) -> Any:
-    from contextem.simulate.scattering import ColumnScan
-
-    return ColumnScan(energy, SEMIANGLES[energy], ring_edges(SEMIANGLES[energy]))
-
-
-def compute(energy: float, name: str) -> NDArray[np.float64]:
-    """Compute the coherence of one column on every ring.
-
-    The waves of the Zernike polynomials, as a least-squares fit on the pixels of the aperture reads them off, are sent
-    through the column.  Of a pair, one direction of each separation will do: only equal angular orders are kept, and
-    these are the average over all directions.
-
-    Parameters
-    ----------
-    energy : float
-        Beam energy, eV.
-    name : str
-        Element, or pair as `pair_name` writes it.
-
-    Returns
-    -------
-    ndarray of float64, shape (B, K)
-        Packed as in `contextem.simulate.probe`, Å^2.
-    """
-    from contextem.simulate.scattering import thermal_separations
-
-    scan = _scan(energy)
-    symbol, _, distance = name.partition("2@")
-    thickness = float(distance or 0.0)
-    _, rho, azimuth = scan.aperture()
-    modes = [radial_modes(m, rho) * np.exp(1j * m * azimuth) for m, _ in blocks()]
-    both = np.concatenate([*modes, *(mode.conj() for mode in modes[1:])])
-    # the probe is counted from the midpoint of a pair, the wave from its first atom
-    angle = 1e-3 * scan.semiangle * rho
-    fit = np.linalg.pinv(both.T) * np.exp(
-        -1j * Aberrations(defocus=thickness / 2).phase(angle, azimuth, scan.wavelength)
-    )
-    if thickness:
-        nodes = thermal_separations(THERMAL_CHALCOGEN, SEPARATION_RADII[energy > 150e3], angles=1)
-        planes = [(w, [scan.transmission(symbol, (s * x / 2, s * y / 2)) for s in (-1, 1)]) for x, y, w in nodes]
-    else:
-        planes = [(1.0, [scan.transmission(symbol, (0.0, 0.0))])]
-    starts = np.cumsum([0, *(len(mode) for mode in modes)])
-    found = []
-    for start, stop in itertools.pairwise(starts):
-        found.append(sum(weight * scan.coherence(fit[start:stop], stack, thickness) for weight, stack in planes))
-    return np.concatenate([block.reshape(len(block), -1) for block in found], axis=1)

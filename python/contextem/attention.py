@@ -1,0 +1,224 @@
+"""The two attention classifiers: contrast features and context features of a column -> logits of the five classes.
+
+    LatticeClassifier   the contrast encoder turns all a column and its neighbours show into a few tokens; the five
+                        classes, each carrying the brightness physics expects of it, ask these tokens and each other
+                        ("do I look like two selenium atoms beside this metal?") and answer with a logit each
+    PaperClassifier     the rotation invariants of the column alone, one token for each angular order, and the context,
+                        one token for each role; a class token collects the answer
+
+Dan et al., "Bridging Contextual Information in Deep Learning for Structural Defect Classification"; attention:
+Vaswani et al., https://doi.org/10.48550/arXiv.1706.03762.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contextem.columns import CLASSES
+from contextem.context import ENERGIES
+from contextem.contrast import contrast_blocks, invariant_orders
+from contextem.elements import SUBSHELLS
+from contextem.micrograph import DETECTORS
+from contextem.zernike import ZernikeBasis
+
+CONTEXT_TOKENS: dict[str, tuple[int, ...]] = {
+    "intensities": (2,) * len(CLASSES),
+    "roles": (len(SUBSHELLS),) * 3 + (len(ENERGIES), len(DETECTORS)),
+    "composition": (len(SUBSHELLS), len(ENERGIES), len(DETECTORS)),
+    "none": (),
+}
+"""Sizes of the tokens a context vector is cut into."""
+
+FAR = 10.0
+"""Standard deviations beyond which a contrast feature tells no more."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything needed to rebuild a classifier and to feed it.
+
+    Attributes
+    ----------
+    kind : {"lattice", "paper"}
+        Which classifier; "paper" looks at the column alone.
+    n_max, size, basis_mode
+        The Zernike basis; see `contextem.zernike.ZernikeBasis`.
+    patch_radius : float
+        Radius of the patch in lattice constants of the host.
+    context : {"intensities", "roles", "composition", "none"}
+        How the context enters; "none" is the same classifier without it.
+    width, depth, heads : int
+        Of the attention layers.
+    tokens, hidden : int
+        Tokens of the contrast encoder and width of its hidden layer; not used by "paper".
+    dropout : float
+        Share of activations dropped in training.
+    """
+
+    kind: Literal["lattice", "paper"] = "lattice"
+    n_max: int = 10
+    size: int = 32
+    basis_mode: Literal["integrated", "lstsq", "projection"] = "integrated"
+    patch_radius: float = 1.0
+    context: Literal["intensities", "roles", "composition", "none"] = "intensities"
+    width: int = 32
+    depth: int = 2
+    heads: int = 4
+    tokens: int = 8
+    hidden: int = 192
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "lattice" and self.context not in ("intensities", "none"):
+            raise ValueError(f"context: expected 'intensities' or 'none' for the lattice model, got {self.context!r}")
+
+    @cached_property
+    def basis(self) -> ZernikeBasis:
+        """The basis the moments are taken in."""
+        return ZernikeBasis(self.n_max, self.size, mode=self.basis_mode)
+
+    def patch_scale(self, sampling: float, lattice_constant: float) -> float:
+        """Return the px per patch sample that make the patch `patch_radius` lattice constants in radius."""
+        return 2 * self.patch_radius * lattice_constant / (self.size * sampling)
+
+
+class AttentionLayer(nn.Module):
+    """Some tokens ask all of them, then a perceptron works on each answer; with pre-normalisation and dropout."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.projection = nn.Linear(width, width)
+        self.perceptron = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * width, width),
+        )
+
+    def forward(self, asking: Tensor, tokens: Tensor | None = None) -> Tensor:  # (B, Q, D), (B, T, D) -> (B, Q, D)
+        """Return what the asking tokens have become; they ask themselves and, if given, normalised other tokens."""
+
+        def split(x: Tensor) -> Tensor:  # (B, T, D) -> (B, heads, T, D / heads)
+            parts: Tensor = torch.unflatten(x, -1, (self.heads, -1))
+            return parts.transpose(1, 2)
+
+        normed = self.norm(asking)
+        query, key_value = self.query(normed), self.key_value(normed)
+        if tokens is not None:
+            # asking tokens common to all columns come as a batch of one
+            batch = (tokens.shape[0], -1, -1)
+            query, asking = query.expand(batch), asking.expand(batch)
+            key_value = torch.cat([key_value.expand(batch), self.key_value(tokens)], dim=1)
+        key, value = key_value.chunk(2, dim=-1)
+        mixed = functional.scaled_dot_product_attention(split(query), split(key), split(value))
+        asking = asking + self.projection(mixed.transpose(1, 2).flatten(2))
+        answer: Tensor = asking + self.perceptron(asking)
+        return answer
+
+
+class Classifier(nn.Module):
+    """What both classifiers share: standardised contrast, and a temperature that calibrates the posterior."""
+
+    mean: Tensor
+    scale: Tensor
+    temperature: Tensor
+
+    def __init__(self, config: ModelConfig, features: int) -> None:
+        super().__init__()
+        self.config = config
+        # Standardisation of the contrast features and calibration, learnt in training and kept with the weights.
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("temperature", torch.ones(()))
+
+    def standardise(self, contrast: Tensor) -> Tensor:  # (B, F) -> (B, F')
+        """Return the features this classifier looks at, each with mean 0 and standard deviation 1 in training."""
+        return ((contrast[:, : len(self.mean)] - self.mean) / self.scale).clamp(-FAR, FAR)
+
+
+class LatticeClassifier(Classifier):
+    """Classes that ask a column and its neighbours."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        features = sum(contrast_blocks(config.basis).values())
+        super().__init__(config, features)
+        width = config.width
+        self.encoder = nn.Sequential(
+            nn.Linear(features, config.hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.tokens * width),
+            nn.Unflatten(1, (config.tokens, width)),
+            nn.LayerNorm(width),
+        )
+        self.classes = nn.Parameter(0.2 * torch.randn(len(CLASSES), width))
+        self.expectation = nn.Linear(2, width) if config.context != "none" else None
+        self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.depth))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+        self.familiarity = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+
+    def forward(self, contrast: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:  # (B, F), (B | 1, Fc)
+        """Return the logits of the five classes, (B, C), and of the column being a known one, (B,)."""
+        tokens = self.encoder(self.standardise(contrast))  # (B, T, D)
+        asking = self.classes[None]  # (B | 1, C, D)
+        if self.expectation is not None:
+            asking = asking + self.expectation(torch.unflatten(context, 1, (len(CLASSES), -1)))
+        for layer in self.layers:
+            asking = layer(asking, tokens)
+        logits = self.head(asking)[..., 0] / self.temperature
+        return logits, self.familiarity(asking.mean(dim=1))[:, 0]
+
+
+class PaperClassifier(Classifier):
+    """Tokens of a column and of the context, and a class token that reads them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        orders = invariant_orders(config.basis)
+        super().__init__(config, len(orders))
+        width = config.width
+        self.groups = [torch.from_numpy(np.flatnonzero(orders == m)) for m in np.unique(orders)]
+        self.context_sizes = CONTEXT_TOKENS[config.context]
+        self.contrast_embedding = nn.ModuleList(nn.Linear(len(group), width) for group in self.groups)
+        self.context_embedding = nn.ModuleList(nn.Linear(size, width) for size in self.context_sizes)
+        self.class_token = nn.Parameter(torch.zeros(width))
+        self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Dropout(config.dropout), nn.Linear(width, len(CLASSES)))
+
+    def forward(self, contrast: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:  # (B, F), (B | 1, Fc)
+        """Return the logits of the five classes, (B, C), and zeros, (B,): it knows no unknown columns."""
+        contrast = self.standardise(contrast)
+        batch = (contrast.shape[0], -1)
+        tokens = [self.class_token.expand(batch)]
+        tokens += [embed(contrast[:, group]) for embed, group in zip(self.contrast_embedding, self.groups, strict=True)]
+        blocks = torch.split(context, list(self.context_sizes), dim=1) if self.context_sizes else ()
+        tokens += [embed(block).expand(batch) for embed, block in zip(self.context_embedding, blocks, strict=True)]
+        mixed = torch.stack(tokens, dim=1)  # (B, T, D)
+        for layer in self.layers[:-1]:
+            mixed = layer(mixed)
+        # only the class token is read
+        answer = self.layers[-1](mixed[:, :1], self.norm(mixed[:, 1:]))
+        logits: Tensor = self.head(answer[:, 0]) / self.temperature
+        return logits, torch.zeros_like(logits[:, 0])
+
+
+def build_classifier(config: ModelConfig) -> Classifier:
+    """Return an untrained classifier."""
+    return PaperClassifier(config) if config.kind == "paper" else LatticeClassifier(config)
+
+
+PAPER = ModelConfig(kind="paper", context="composition", width=64, dropout=0.1)
+"""The classifier of the paper: 36 invariants of the column, composition-summed electron shells, one-hot conditions."""

@@ -1,0 +1,149 @@
+"""Who stands beside whom: the two sublattices of a monolayer, and the nearest columns of either around each column.
+
+In a honeycomb the three nearest columns stand on the other sublattice, a / sqrt(3) away, the next six on the same one,
+a away.  Which of the two is the metal the geometry cannot tell; that is left to the classifier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import cKDTree
+
+SURROUNDINGS = 30
+"""Columns of each sublattice that stand for the surroundings of a column."""
+
+_FIRST, _SECOND = 0.85, 1.3  # lattice constants within which the three and the six nearest columns stand
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """Indices of the columns around each column; -1 where there is none.
+
+    Attributes
+    ----------
+    first : (N, 3) int64
+        Nearest columns, on the other sublattice.
+    second : (N, 6) int64
+        Next nearest columns, on the same sublattice.
+    same, other : (N, K) int64
+        Complete columns of the same and of the other sublattice, the nearest first, the column itself left out; K is at
+        most `SURROUNDINGS`, and at least 1.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    same: NDArray[np.int64]
+    other: NDArray[np.int64]
+
+
+def neighbourhood(
+    positions: NDArray[np.float64],
+    sublattice: NDArray[np.int8],
+    complete: NDArray[np.bool_],
+    lattice_constant: float,
+) -> Neighbourhood:
+    """Find the columns around each column.
+
+    Parameters
+    ----------
+    positions : (N, 2)
+        (row, column) in px.
+    sublattice : (N,)
+        0 or 1; -1 where it is not known: it is then told from the bonds.
+    complete : (N,) bool
+        Columns whose patch lies in the image.
+    lattice_constant : float
+        px.
+
+    Returns
+    -------
+    Neighbourhood
+
+    Examples
+    --------
+    >>> ring = np.array([[0.0, 0.0], [5.8, 0.0], [-2.9, 5.0], [-2.9, -5.0]])
+    >>> around = neighbourhood(ring, np.array([0, 1, 1, 1]), np.ones(4, bool), 10.0)
+    >>> sorted(around.first[0].tolist()), around.first[1].tolist()
+    ([1, 2, 3], [0, -1, -1])
+    """
+    sides = two_sublattices(positions, sublattice, lattice_constant)
+    n = len(positions)
+    first, second = np.full((n, 3), -1), np.full((n, 6), -1)
+    wide = max(1, min(SURROUNDINGS, *(int((complete & (sides == side)).sum()) for side in (0, 1))))
+    same, other = np.full((n, wide), -1), np.full((n, wide), -1)
+    everyone = cKDTree(positions)
+    distance, index = everyone.query(positions, k=np.arange(2, 12), workers=-1)  # all but the column itself
+    for side in (0, 1):
+        mine = np.flatnonzero(sides == side)
+        if len(mine) == 0:
+            continue
+        near = index[mine]
+        there = near < n
+        opposite = there & (sides[np.where(there, near, 0)] != side)
+        first[mine] = _leading(near, opposite & (distance[mine] < _FIRST * lattice_constant), 3)
+        second[mine] = _leading(near, there & ~opposite & (distance[mine] < _SECOND * lattice_constant), 6)
+        for table, theirs in ((same, side), (other, 1 - side)):
+            members = np.flatnonzero(complete & (sides == theirs))
+            if len(members) == 0:
+                continue
+            count = np.arange(1, wide + 2)
+            _, found = cKDTree(positions[members]).query(positions[mine], k=count, workers=-1)
+            indices = np.append(members, -1)[found]
+            itself = indices[:, :1] == mine[:, None]
+            table[mine] = np.where(itself, indices[:, 1:], indices[:, :-1])
+    return Neighbourhood(first, second, same, other)
+
+
+def two_sublattices(
+    positions: NDArray[np.float64], sublattice: NDArray[np.int8], lattice_constant: float
+) -> NDArray[np.int8]:
+    """Assign every column to one of two sublattices, so that bonded columns stand on different ones.
+
+    Parameters
+    ----------
+    positions : (N, 2)
+        (row, column) in px.
+    sublattice : (N,)
+        0 or 1, which stand, or -1: these follow from their bonds to the others.
+    lattice_constant : float
+        px.
+
+    Returns
+    -------
+    (N,) int8
+        0 or 1.  Where nothing connects two parts of the image, each is numbered by itself.
+
+    Examples
+    --------
+    >>> chain = np.array([[0.0, 0.0], [5.0, 3.0], [10.0, 0.0], [15.0, 3.0]])
+    >>> two_sublattices(chain, np.array([-1, -1, 1, -1]), 10.0).tolist()
+    [1, 0, 1, 0]
+    """
+    sides = np.array(sublattice, dtype=np.int8)
+    unknown = np.flatnonzero(sides < 0)
+    if len(unknown) == 0:
+        return sides
+    pairs = cKDTree(positions).query_pairs(_FIRST * lattice_constant, output_type="ndarray")
+    pairs = pairs[(sides[pairs] < 0).any(axis=1)]
+    n = len(positions)
+    bonds = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    _, part = connected_components(bonds, directed=False)
+    for each in np.unique(part[unknown]):
+        members = np.flatnonzero(part == each)
+        steps = dijkstra(bonds, directed=False, indices=members[0], unweighted=True)[members]
+        parity = (steps % 2).astype(np.int8)
+        known = sides[members] >= 0
+        flip = 2 * (parity[known] != sides[members][known]).sum() > known.sum()
+        sides[members[~known]] = parity[~known] ^ np.int8(flip)
+    return sides
+
+
+def _leading(indices: NDArray[np.int64], wanted: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Return the first `count` wanted entries of each row, (N, count), -1 where there are fewer."""
+    order = np.argsort(~wanted, axis=1, kind="stable")[:, :count]
+    return np.where(np.take_along_axis(wanted, order, 1), np.take_along_axis(indices, order, 1), -1)
