@@ -4,13 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import RegularGridInterpolator
+from scipy.special import expit
 from scipy.stats import norm, poisson
 
 from contextem.columns import CLASSES
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups, simulate_micrograph
-from contextem.simulate.observer import class_shares, ideal_posterior, log_likelihoods, with_equal_priors
+from contextem.simulate.observer import (
+    class_shares,
+    evidence_of_places,
+    ideal_posterior,
+    log_likelihoods,
+    with_equal_priors,
+)
 from contextem.simulate.render import superpose
-from contextem.simulate.structures import DOPANT, METAL, SINGLE_VACANCY, X2, Monolayer
+from contextem.simulate.structures import DOPANT, METAL, SINGLE_VACANCY, X2, Monolayer, doped_monolayer
 
 STILL = np.zeros((400, 2))
 
@@ -35,7 +43,7 @@ def test_error_on_two_flat_classes_is_the_overlap_of_two_gaussians(readout):
         expected + readout**2,
         places,
         own,
-        np.stack([np.zeros(8), np.full(8, more)]),
+        np.tile([0.0, more], (9, 9, 1)),
         sampling=1.0,
         offsets=STILL,
         radius=radius,
@@ -49,17 +57,20 @@ def test_error_on_two_flat_classes_is_the_overlap_of_two_gaussians(readout):
 @given(seed=st.integers(0, 1000), k=st.integers(0, 3), radius=st.floats(1.0, 6.0))
 def test_likelihood_ratio_does_not_depend_on_which_class_is_the_true_one(seed, k, radius):
     rng = np.random.default_rng(seed)
-    responses = rng.uniform(0.0, 30.0, (4, 16))
+    responses = rng.uniform(0.0, 30.0, (15, 15, 4))
     counts = rng.poisson(40.0, (40, 40))
     expected = np.full((40, 40), 40.0)
     place, offsets = rng.uniform(5, 35, (1, 2)), rng.normal(0, 0.1, (40, 2))
     settings = {"sampling": 1.0, "offsets": offsets, "radius": radius}
     there = log_likelihoods(counts, expected, place, np.array([0]), responses, **settings)
-    # the same image, had the column been of class k: what differs is interpolated alike
+    # the same image, had the column been of class k
     rows, columns = np.mgrid[:40, :40]
-    squared = (rows + offsets[:, :1] - place[0, 0]) ** 2 + (columns + offsets[:, 1:] - place[0, 1]) ** 2
-    grid = np.linspace(0.0, radius**2, 16)
-    other = expected + np.where(squared < radius**2, np.interp(squared, grid, responses[k] - responses[0]), 0.0)
+    down, along = rows + offsets[:, :1] - place[0, 0], columns + offsets[:, 1:] - place[0, 1]
+    grid = np.linspace(-radius, radius, 15)
+    more = RegularGridInterpolator((grid, grid), responses[..., k] - responses[..., 0], bounds_error=False)
+    near = down**2 + along**2 < radius**2
+    other = expected.copy()
+    other[near] += more(np.column_stack([down[near], along[near]]))
     here = log_likelihoods(counts, other, place, np.array([k]), responses, **settings)
     np.testing.assert_allclose(there - there[:, k : k + 1], here, atol=1e-8)
     assert abs(here[0, k]) < 1e-9
@@ -70,9 +81,10 @@ def test_likelihoods_equal_those_of_whole_images_rendered_anew():
         "MoS2", "Cr", 80e3, "MAADF", 3, size=16.0, sampling=0.2, dose=3000.0, readout=0.0, vacancy_fraction=0.4
     )
     scene, drawn = simulated.scene, simulated.conditions
-    posterior = ideal_posterior(simulated, radius=5.0)
+    posterior = ideal_posterior(simulated, radius=5.0, places=False)
     tested = 0
-    for n in np.flatnonzero(scene.layer.labels >= X2)[10:40]:
+    for row in np.flatnonzero(simulated.labels >= X2)[10:40]:
+        n = np.flatnonzero(scene.inside)[row]
         logs = []
         for label, upper in ((X2, True), (SINGLE_VACANCY, True), (SINGLE_VACANCY, False), (4, True)):
             labels, first = scene.layer.labels[[n, n]].copy(), np.array([scene.layer.upper[n], upper])
@@ -88,8 +100,8 @@ def test_likelihoods_equal_those_of_whole_images_rendered_anew():
                     "Cr",
                     80e3,
                     simulated.context.detector,
-                    defocus=drawn["defocus"],
                     source_size=drawn["source_size"],
+                    aberrations=scene.aberrations,
                 )
                 shape = simulated.micrograph.shape
                 rendered.append(superpose(groups, shape, 0.2, scene.offsets) if groups else np.zeros(shape))
@@ -97,9 +109,42 @@ def test_likelihoods_equal_those_of_whole_images_rendered_anew():
             logs.append(poisson.logpmf(simulated.micrograph.data.round(), mean).sum())
         weights = np.exp(np.array(logs) - max(logs)) * [0.6, 0.1, 0.1, 0.2]
         expected = np.array([weights[0], weights[1] + weights[2], weights[3]]) / weights.sum()
-        np.testing.assert_allclose(posterior[n, X2:], expected, atol=0.02)
+        np.testing.assert_allclose(posterior[row, X2:], expected, atol=0.02)
         tested += 1
     assert tested > 15
+
+
+def test_places_of_the_metals_tell_of_vacancies_as_well_as_they_should():
+    """The evidence is a likelihood ratio: those who trust it are right as often as they think."""
+    right, sure = [], []
+    for seed in range(8):
+        layer = doped_monolayer(
+            3.3,
+            (0, 0),
+            (80, 80),
+            np.random.default_rng(seed),
+            single_fraction=0.2,
+            double_fraction=0.1,
+            disorder=0.05,
+            relaxation=(0.02, 0.05),
+        )
+        evidence = evidence_of_places(layer, 3.3 / np.sqrt(3), 0.05, (0.02, 0.05))
+        assert not evidence[layer.labels < X2].any()
+        inner = (layer.labels >= X2) & ((layer.sites > 6) & (layer.sites < 74)).all(axis=1)
+        p = expit(evidence[inner] + np.log(0.3 / 0.7))
+        sure.append(p)
+        right.append(layer.labels[inner] > X2)
+    right, sure = np.concatenate(right), np.concatenate(sure)
+    assert ((sure > 0.5) == right).mean() > 0.8
+    for low in np.arange(0.0, 1.0, 0.1):
+        chosen = (sure >= low) & (sure < low + 0.1)
+        error = right[chosen].mean() - sure[chosen].mean()
+        assert abs(error) < 4 * np.sqrt(sure[chosen].mean() * (1 - sure[chosen].mean()) / chosen.sum())
+
+
+def test_places_say_nothing_where_nothing_relaxes():
+    layer = doped_monolayer(3.3, (0, 0), (30, 30), np.random.default_rng(1), disorder=0.05)
+    np.testing.assert_allclose(evidence_of_places(layer, 1.9, 0.05, (0.0, 0.0)), 0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

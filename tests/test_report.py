@@ -67,10 +67,10 @@ def test_figures_hold_a_line_for_each_classifier():
     assert [line.get_label() for line in axes.get_lines()] == list(SEEN)
     means = axes.get_lines()[0].get_ydata()
     by_image = SEEN["with context"].accuracy_by_image()
-    assert means[0] == pytest.approx(100 * by_image[:4].mean())
-    top = report.reliability_figure(SEEN).axes[0]
-    labels = [text.get_text() for text in top.get_legend().get_texts()]
-    assert labels[0].startswith("with context, ECE ")
+    assert 100 - means[0] == pytest.approx(100 * by_image[:4].mean())
+    legend = report.reliability_figure(SEEN).legends[0]
+    error = 100 * score_predictions(SEEN)["with context"]["all"].calibration_error
+    assert legend.get_texts()[0].get_text() == f"with context, {error:.2f} %"
     scores = {name: by["all"] for name, by in score_predictions(SEEN).items()}
     panels = report.confusion_figure(scores).axes
     assert len(panels) == 2

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 WIDTH = 8.0 / 2.54
 """Of a figure, inches: one column of a journal."""
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255")
 """Colours of the classifiers, in their order (Okabe and Ito)."""
+FLAWLESS = 0.02
+"""Wrong columns, %, at which the axis of accuracy ends."""
 LEAST = 50
 """Columns in a bin of the reliability diagram from which on it is drawn."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -378,27 +380,44 @@ def dose_figure(predictions: Mapping[str, Predictions], bins: int = 6) -> Figure
     Returns
     -------
     matplotlib.figure.Figure
-        Lines: mean of the images of a bin; bands: their quartiles.
+        Lines: mean of the images of a bin; bands, of the first two and of the ideal observer: their quartiles.  The
+        axis is logarithmic in the share of wrong columns.
     """
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     with style():
-        figure, axes = _figure(0.8)
-        for (name, each), (colour, dash) in zip(predictions.items(), _styles(predictions), strict=True):
-            dose, accuracy = each.dose, 100 * each.accuracy_by_image()
+        figure, axes = _figure(0.8 + 0.05 * len(predictions))
+        for i, (name, each) in enumerate(predictions.items()):
+            colour, dash = _line(i, name)
+            dose, error = each.dose, 100 * (1 - each.accuracy_by_image())
             edges = np.geomspace(dose.min(), dose.max() * (1 + 1e-9), bins + 1)
-            which = np.digitize(dose, edges) - 1
-            parts = [accuracy[(which == b) & np.isfinite(accuracy)] for b in range(bins)]
-            centres = np.sqrt(edges[:-1] * edges[1:])
-            filled = np.array([len(part) > 0 for part in parts])
-            low, mean, high = np.array(
-                [(np.percentile(p, 25), p.mean(), np.percentile(p, 75)) for p in parts if len(p)]
-            ).T
-            axes.fill_between(centres[filled], low, high, color=colour, alpha=0.15, lw=0)
-            axes.plot(centres[filled], mean, color=colour, ls=dash, marker="o", ms=2.5, label=name)
-        axes.set(xscale="log", xlabel="dose (electrons per pixel)", ylabel="accuracy (%)")
+            which = np.where(np.isfinite(error), np.digitize(dose, edges) - 1, -1)
+            filled = [b for b in range(bins) if (which == b).any()]
+            centres = np.sqrt(edges[:-1] * edges[1:])[filled]
+            mean = np.array([error[which == b].mean() for b in filled])
+            quartiles = np.array([np.percentile(error[which == b], (25, 75)) for b in filled])
+            if i < 2 or name == IDEAL:
+                axes.fill_between(centres, *np.maximum(quartiles.T, FLAWLESS), color=colour, alpha=0.15, lw=0)
+            axes.plot(
+                centres,
+                np.maximum(mean, FLAWLESS),
+                color=colour,
+                ls=dash,
+                marker="o",
+                ms=2.5,
+                label=name,
+                clip_on=False,
+            )
+        axes.set(xscale="log", yscale="log", xlabel="dose (electrons per pixel)", ylabel="accuracy (%)")
+        axes.set_ylim(axes.get_ylim()[1], FLAWLESS)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.legend(frameon=False, loc="best")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 - value:g}"))
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{'≥ ' if value <= FLAWLESS else ''}{100 - value:g}")
+        )
+        axes.tick_params(axis="y", which="minor", labelsize=STYLE["ytick.labelsize"])
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
         return _finished(figure)
 
 
@@ -407,22 +426,30 @@ def reliability_figure(predictions: Mapping[str, Predictions]) -> Figure:
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(WIDTH, 1.05 * WIDTH), layout="constrained")
+        figure = Figure(figsize=(WIDTH, (1.1 + 0.03 * len(predictions)) * WIDTH), layout="constrained")
         top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         top.plot((0, 100), (0, 100), color="0.6", lw=0.8, zorder=0)
         edges = np.linspace(0.0, 100.0, CALIBRATION_BINS + 1)
         lowest = 100.0
-        for (name, each), (colour, dash) in zip(predictions.items(), _styles(predictions), strict=True):
+        for i, (name, each) in enumerate(predictions.items()):
+            colour, dash = _line(i, name)
             found = reliability(each.probabilities, each.labels)
             enough = found.columns >= LEAST
             confidence, accuracy = 100 * found.confidence[enough], 100 * found.accuracy[enough]
             style_of_line = {"color": colour, "ls": dash, "marker": "o", "ms": 2.5, "clip_on": False}
-            top.plot(confidence, accuracy, label=f"{name}, ECE {100 * found.error:.2f} %", **style_of_line)
+            top.plot(confidence, accuracy, label=f"{name}, {100 * found.error:.2f} %", **style_of_line)
             bottom.stairs(100 * found.columns / found.columns.sum(), edges, color=colour, ls=dash, lw=1.0)
             lowest = min(lowest, confidence.min(initial=100.0), accuracy.min(initial=100.0))
         start = max(0.0, 10 * np.floor(lowest / 10))
         top.set(ylabel="classified right (%)", xlim=(start, 100), ylim=(start, 100))
-        top.legend(frameon=False, loc="lower right")
+        figure.legend(
+            *top.get_legend_handles_labels(),
+            frameon=False,
+            loc="outside lower center",
+            ncols=2,
+            title="expected calibration error",
+            title_fontsize=STYLE["legend.fontsize"],
+        )
         bottom.set(xlabel="probability of the most probable class (%)", ylabel="columns (%)", yscale="log")
         for axes in (top, bottom):
             _plain_axes(axes)
@@ -436,12 +463,9 @@ def style() -> Any:
     return mpl.rc_context(STYLE)
 
 
-def _styles(names: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Colour and dash of each line; the ideal observer is always black."""
-    return [
-        ("#000000", ":") if name == IDEAL else (LINES[i % len(LINES)], DASHES[i % len(DASHES)])
-        for i, name in enumerate(names)
-    ]
+def _line(index: int, name: str) -> tuple[str, Any]:
+    """Colour and dash of a line; the ideal observer is always black."""
+    return ("#000000", ":") if name == IDEAL else (LINES[index % len(LINES)], DASHES[index % len(DASHES)])
 
 
 def _figure(aspect: float) -> tuple[Figure, Any]:

@@ -137,10 +137,10 @@ def _simulate(host: str, dopant: str, seed: int) -> tuple[SimulatedMicrograph, f
         dopant,
         ENERGY,
         DETECTOR,
-        defocus=CONDITIONS["defocus"],
         source_size=CONDITIONS["source_size"],
+        aberrations=scan.aberrations,
     )
-    image = superpose(groups, (pixels, pixels), sampling, scan.offsets)
+    image = superpose(groups, (pixels, pixels), sampling, scan.probe_offsets)
     metal, _, pair = (float(group.response.radial(0.0, group.blur)) for group in groups[:3])
     return record(replace(scan, rng=rng), image, layer.sites, layer.labels, layer=layer), pair / metal
 

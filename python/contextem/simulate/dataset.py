@@ -89,16 +89,25 @@ class Scene:
     Attributes
     ----------
     layer : Monolayer
-        The columns in the image, in their order there.
+        All columns, those beyond the border too.
+    inside : ndarray of bool, shape (N,)
+        Which of them are the columns of the micrograph, in their order there.
+    relaxation : (float, float)
+        Range from which the relaxation around each vacancy was drawn.
     image : ndarray of float, shape (H, W)
         Fraction of the beam at each pixel, contamination included, without noise.
     offsets : ndarray of float64, shape (H, 2)
-        Where each row of the scan lies relative to its nominal place, Å.
+        Where the probe stands in each row relative to its nominal place, Å.
+    aberrations : Aberrations
+        Of the probe.
     """
 
     layer: Monolayer
+    inside: NDArray[np.bool_]
+    relaxation: tuple[float, float]
     image: NDArray[np.floating[Any]]
     offsets: NDArray[np.float64]
+    aberrations: Aberrations
 
 
 @dataclass(frozen=True, eq=False)
@@ -425,8 +434,7 @@ def record(
     context = Context(scan.host, (scan.dopant,) if scan.dopant else (), beam, measured)
     scene = None
     if layer is not None:
-        seen = Monolayer(layer.sites[inside], layer.displacements[inside], layer.labels[inside], layer.upper[inside])
-        scene = Scene(seen, image, scan.offsets)
+        scene = Scene(layer, np.asarray(inside), scan.relaxation, image, scan.probe_offsets, scan.aberrations)
     return SimulatedMicrograph(micrograph, columns, labels[inside], context, conditions | more, scene)
 
 
