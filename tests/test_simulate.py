@@ -1,5 +1,6 @@
 """Simulated truth: responses of columns, their sum, and the data sets."""
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -83,6 +84,32 @@ def test_library_is_what_the_code_computes(energy, name):
     shipped = library()
     stored = shipped.coherences[shipped.species.index(name), list(shipped.energies).index(energy)]
     assert np.abs(computed - stored).max() < 1e-4 * np.abs(stored).max()
+
+
+def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
+    computed, allowed = [], 5
+
+    def compute(energy, name):
+        if len(computed) == allowed:
+            raise KeyboardInterrupt
+        computed.append((energy, name))
+        return np.full((33, 146), float(len(name)))
+
+    class Here:
+        map = staticmethod(map)
+
+    monkeypatch.setattr(responses, "compute", compute)
+    monkeypatch.setattr(responses, "process_pool", lambda _: contextlib.nullcontext(Here()))
+    target = tmp_path / "responses.npz"
+    with pytest.raises(KeyboardInterrupt):
+        responses.build(target, progress=False, energies=(60e3,))
+    assert not target.exists()
+    allowed = 100
+    built = responses.build(target, progress=False, energies=(60e3,))
+    assert len(computed) == len(set(computed)) == 22
+    assert [file.name for file in tmp_path.iterdir()] == ["responses.npz"]
+    assert (built.coherences[:, 0, 0, 0] == [len(name) for name in built.species]).all()
+    assert built.about["rings"]["60000"] == built.edges[0].tolist()
 
 
 PEAKS = {
@@ -206,6 +233,7 @@ ABERRATED = {
     "spherical": Aberrations(spherical=2e4),
     "all": Aberrations(15.0, 8.0, 2.0, 400.0, -0.7, -1.5e4),
     "strong": Aberrations(-20.0, 15.0, 1.0, 800.0, 4.0, 2e4),
+    "very strong": Aberrations(60.0, 30.0, 1.0),
 }
 
 

@@ -35,7 +35,7 @@ ORDER = 10
 COEFFICIENTS = 16
 """Chebyshev coefficients of R, for each angular order."""
 
-HARMONICS = 6
+HARMONICS = 12
 """Highest angular order of R."""
 
 PIXELS = 32
