@@ -207,9 +207,16 @@ def test_a_point_in_focus_has_the_autocorrelation_of_the_aperture():
 @given(st.integers(0, 2**32 - 1))
 def test_hermitian_matrices_are_packed_without_loss(seed):
     rng = np.random.default_rng(seed)
-    a = rng.normal(size=(2, 5, 5)) + 1j * rng.normal(size=(2, 5, 5))
-    hermitian = a + a.conj().swapaxes(1, 2)
-    assert (probe.unpack(probe.pack(hermitian)) == hermitian).all()
+    sizes = (6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1)
+    parts = [rng.normal(size=(2, n, n)) + 1j * rng.normal(size=(2, n, n)) for n in sizes]
+    hermitian = [part + part.conj().swapaxes(1, 2) for part in parts]
+    packed = probe.pack(hermitian)
+    assert packed.shape == (2, 146)
+    for i in range(2):
+        for matrix, whole in zip(hermitian, probe.unpack(packed[i]), strict=True):
+            expected = np.zeros((6, 6), complex)
+            expected[: matrix.shape[1], : matrix.shape[1]] = matrix[i]
+            assert (whole == expected).all()
 
 
 @pytest.mark.parametrize(("symbol", "energy"), [("W", 60e3), ("Se", 80e3), ("Mo", 300e3)])

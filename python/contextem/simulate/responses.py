@@ -44,6 +44,7 @@ from contextem.simulate.probe import (
     blocks,
     expansion,
     general_transfer,
+    pack,
     radial_modes,
     rise,
     round_transfer,
@@ -568,4 +569,4 @@ def compute(energy: float, name: str) -> NDArray[np.float64]:
     found = []
     for start, stop in itertools.pairwise(starts):
         found.append(sum(weight * scan.coherence(fit[start:stop], stack, thickness) for weight, stack in planes))
-    return np.concatenate([block.reshape(len(block), -1) for block in found], axis=1)
+    return np.asarray(pack(found), dtype=np.float64)
