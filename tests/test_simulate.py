@@ -1,5 +1,6 @@
 """Simulated truth: responses of columns, their sum, and the data sets."""
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -84,6 +85,32 @@ def test_library_is_what_the_code_computes(energy, name):
     shipped = library()
     stored = shipped.coherences[shipped.species.index(name), list(shipped.energies).index(energy)]
     assert np.abs(computed - stored).max() < 1e-4 * np.abs(stored).max()
+
+
+def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
+    computed, allowed = [], 5
+
+    def compute(energy, name):
+        if len(computed) == allowed:
+            raise KeyboardInterrupt
+        computed.append((energy, name))
+        return np.full((33, 146), float(len(name)))
+
+    class Here:
+        map = staticmethod(map)
+
+    monkeypatch.setattr(responses, "compute", compute)
+    monkeypatch.setattr(responses, "process_pool", lambda _: contextlib.nullcontext(Here()))
+    target = tmp_path / "responses.npz"
+    with pytest.raises(KeyboardInterrupt):
+        responses.build(target, progress=False, energies=(60e3,))
+    assert not target.exists()
+    allowed = 100
+    built = responses.build(target, progress=False, energies=(60e3,))
+    assert len(computed) == len(set(computed)) == 22
+    assert [file.name for file in tmp_path.iterdir()] == ["responses.npz"]
+    assert (built.coherences[:, 0, 0, 0] == [len(name) for name in built.species]).all()
+    assert built.about["rings"]["60000"] == built.edges[0].tolist()
 
 
 PEAKS = {
@@ -181,9 +208,16 @@ def test_a_point_in_focus_has_the_autocorrelation_of_the_aperture():
 @given(st.integers(0, 2**32 - 1))
 def test_hermitian_matrices_are_packed_without_loss(seed):
     rng = np.random.default_rng(seed)
-    a = rng.normal(size=(2, 5, 5)) + 1j * rng.normal(size=(2, 5, 5))
-    hermitian = a + a.conj().swapaxes(1, 2)
-    assert (probe.unpack(probe.pack(hermitian)) == hermitian).all()
+    sizes = (6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1)
+    parts = [rng.normal(size=(2, n, n)) + 1j * rng.normal(size=(2, n, n)) for n in sizes]
+    hermitian = [part + part.conj().swapaxes(1, 2) for part in parts]
+    packed = probe.pack(hermitian)
+    assert packed.shape == (2, 146)
+    for i in range(2):
+        for matrix, whole in zip(hermitian, probe.unpack(packed[i]), strict=True):
+            expected = np.zeros((6, 6), complex)
+            expected[: matrix.shape[1], : matrix.shape[1]] = matrix[i]
+            assert (whole == expected).all()
 
 
 @pytest.mark.parametrize(("symbol", "energy"), [("W", 60e3), ("Se", 80e3), ("Mo", 300e3)])
@@ -207,6 +241,7 @@ ABERRATED = {
     "spherical": Aberrations(spherical=2e4),
     "all": Aberrations(15.0, 8.0, 2.0, 400.0, -0.7, -1.5e4),
     "strong": Aberrations(-20.0, 15.0, 1.0, 800.0, 4.0, 2e4),
+    "very strong": Aberrations(60.0, 30.0, 1.0),
 }
 
 

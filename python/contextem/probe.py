@@ -17,7 +17,7 @@ Susi, https://doi.org/10.12688/openreseurope.13015.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -35,7 +35,7 @@ ORDER = 10
 COEFFICIENTS = 16
 """Chebyshev coefficients of R, for each angular order."""
 
-HARMONICS = 6
+HARMONICS = 12
 """Highest angular order of R."""
 
 PIXELS = 32
@@ -199,26 +199,45 @@ def blocks() -> tuple[tuple[int, slice], ...]:
     return tuple((m, slice(int(stops[m]), int(stops[m + 1]))) for m in range(ORDER + 1))
 
 
-def pack(matrix: NDArray[Any]) -> NDArray[Any]:
-    """Write Hermitian matrices (..., n, n) as as many real numbers (..., n^2): real part above, imaginary part below.
+def pack(matrices: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Write Hermitian matrices as as many real numbers: real parts on and above the diagonal, imaginary parts below.
+
+    Parameters
+    ----------
+    matrices : sequence of ndarray, shape (..., n, n)
+        For m = 0 to `ORDER`.
+
+    Returns
+    -------
+    ndarray, shape (..., K)
 
     Examples
     --------
-    >>> hermitian = np.array([[1.0, 2.0 + 3.0j], [2.0 - 3.0j, 4.0]])
-    >>> pack(hermitian).tolist(), bool((unpack(pack(hermitian)) == hermitian).all())
-    ([1.0, 2.0, -3.0, 4.0], True)
+    >>> pack([np.array([[1.0, 2.0 + 3.0j], [2.0 - 3.0j, 4.0]])]).tolist()
+    [1.0, 2.0, -3.0, 4.0]
     """
-    upper = np.triu(np.ones(matrix.shape[-2:], dtype=bool))
-    return np.where(upper, matrix.real, matrix.imag).reshape(*matrix.shape[:-2], -1)
+    numbers = [np.where(np.tri(m.shape[-1]).T > 0.0, m.real, m.imag).reshape(*m.shape[:-2], -1) for m in matrices]
+    return np.concatenate(numbers, axis=-1)
 
 
-def unpack(packed: NDArray[Any]) -> NDArray[np.complex128]:
-    """Undo `pack`."""
-    n = int(np.sqrt(packed.shape[-1]))
-    square = packed.reshape(*packed.shape[:-1], n, n)
-    upper, lower = np.triu(square), np.tril(square, -1)
-    real = upper + np.triu(square, 1).swapaxes(-1, -2)
-    return np.asarray(real + 1j * (lower - lower.swapaxes(-1, -2)))
+def unpack(packed: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """Return the matrices that `pack` wrote, (O + 1, n, n), those of higher m filled up with zeros to the same size."""
+    real, imaginary = np.append(packed, 0.0)[_places()]
+    return np.asarray(real + 1j * (np.tril(imaginary, -1) - np.triu(imaginary, 1)))
+
+
+@cache
+def _places() -> NDArray[np.intp]:
+    """Which packed number is the real and which the imaginary part of each element, (2, O + 1, n, n); K for 0."""
+    most, last = len(orders(0)), blocks()[-1][1].stop
+    places = np.full((2, ORDER + 1, most, most), last)
+    for m, where in blocks():
+        count = len(orders(m))
+        number = np.arange(where.start, where.stop).reshape(count, count)
+        upper = np.tri(count).T > 0.0
+        places[0, m, :count, :count] = np.where(upper, number, number.T)
+        places[1, m, :count, :count] = np.where(upper, number.T, number)
+    return places
 
 
 def expansion(kappa: NDArray[np.float64], count: int = COEFFICIENTS) -> NDArray[np.float64]:
@@ -291,9 +310,6 @@ class ApertureGrid:
         Of what surrounds each point: inside the aperture, of the area of the pixel.
     modes : ndarray of complex64, shape (O + 1, n, P^2)
         Zernike polynomials of each m, mean over the inner part of each pixel; 0 where m has fewer than n.
-    matrices : ndarray of intp, shape (2, O + 1, n, n)
-        Which packed number is the real and which the imaginary part of each element of the matrices of all m, each of
-        the same size; one past the last for 0.
     projection : ndarray of float32, shape ((2 H + 1) C, 4 P^2)
         Takes the squared modulus of Fourier transforms to the coefficients of R: those of the angular order 0, the real
         parts of the others and their imaginary parts.
@@ -305,7 +321,6 @@ class ApertureGrid:
     azimuth: NDArray[np.float32]
     share: NDArray[np.float32]
     modes: NDArray[np.complex64]
-    matrices: NDArray[np.intp]
     projection: NDArray[np.float32]
     level: NDArray[np.float64]
 
@@ -333,21 +348,14 @@ def aperture_grid() -> ApertureGrid:
     rho, azimuth = np.hypot(x, y), np.arctan2(y, x)
     split = (PIXELS, POINTS, PIXELS, POINTS)
     total = share.reshape(split).sum(axis=(1, 3))
-    most, last = len(orders(0)), blocks()[-1][1].stop
-    modes = np.zeros((ORDER + 1, most, PIXELS**2), dtype=np.complex64)
-    matrices = np.full((2, ORDER + 1, most, most), last)
-    for m, where in blocks():
+    modes = np.zeros((ORDER + 1, len(orders(0)), PIXELS**2), dtype=np.complex64)
+    for m, _ in blocks():
         weighted = radial_modes(m, np.minimum(rho, 1.0)) * np.exp(1j * m * azimuth) * share
         sums = weighted.reshape(-1, *split).sum(axis=(2, 4))
-        count = len(sums)
-        modes[m, :count] = (sums / np.maximum(total, 1e-12)).reshape(count, -1)
-        number = np.arange(where.start, where.stop).reshape(count, count)
-        upper = np.tri(count).T > 0.0
-        matrices[0, m, :count, :count] = np.where(upper, number, number.T)
-        matrices[1, m, :count, :count] = np.where(upper, number.T, number)
+        modes[m, : len(sums)] = (sums / np.maximum(total, 1e-12)).reshape(len(sums), -1)
     projection, level = _projection(total)
     rho, azimuth, share = (array.reshape(split).astype(np.float32) for array in (rho, azimuth, share))
-    return ApertureGrid(rho, azimuth, share, modes, matrices, projection, level)
+    return ApertureGrid(rho, azimuth, share, modes, projection, level)
 
 
 def _projection(share: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -401,9 +409,7 @@ def general_transfer(coherence: NDArray[np.float64], probe: NDArray[np.complex64
         For the angular orders 0 to `HARMONICS`, Å^2.
     """
     grid, size = aperture_grid(), 2 * PIXELS
-    real, imaginary = np.append(coherence, 0.0)[grid.matrices]
-    # imaginary parts lie below the diagonal
-    values, vectors = np.linalg.eigh(real + 1j * np.tril(imaginary, -1), "L")
+    values, vectors = np.linalg.eigh(unpack(coherence))
     total = 2.0 * values.sum() - values[0].sum()
     amplitudes = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None]).swapaxes(1, 2).astype(np.complex64)
     strong = values > WEAKEST * total

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from contextem._output import whole_file
 from contextem._processes import process_pool
-from contextem.probe import ORDER, Aberrations, blocks, radial_modes
+from contextem.probe import ORDER, Aberrations, blocks, pack, radial_modes
 from contextem.responses import (
     ELEMENTS,
     PAIR_DISTANCES,
@@ -189,4 +189,4 @@ def compute(energy: float, name: str) -> NDArray[np.float64]:
     found = []
     for start, stop in itertools.pairwise(starts):
         found.append(sum(weight * scan.coherence(fit[start:stop], stack, thickness) for weight, stack in planes))
-    return np.concatenate([block.reshape(len(block), -1) for block in found], axis=1)
+    return np.asarray(pack(found), dtype=np.float64)

@@ -197,7 +197,7 @@ class ColumnScan:
         amplitudes: NDArray[np.complex128],
         planes: Sequence[NDArray[np.complex64]],
         distance: float = 0.0,
-    ) -> NDArray[np.float64]:
+    ) -> NDArray[np.complex64]:
         """Mutual coherence on each ring of what W waves become that are given by their spectra inside the aperture.
 
         The wave that is not scattered is left out: it stays inside the aperture, where no ring is.
@@ -213,8 +213,8 @@ class ColumnScan:
 
         Returns
         -------
-        ndarray of float64, shape (B, W, W)
-            Sum over the ring of S_i conj(S_j), as `contextem.probe.pack` writes Hermitian matrices, Å^2.
+        ndarray of complex64, shape (B, W, W)
+            Integral over the ring of S_i conj(S_j), Å^2.
         """
         index, _, _ = self.aperture()
         # the atoms stand in the middle of the box
@@ -231,11 +231,8 @@ class ColumnScan:
                 spectrum *= propagator
             scattered[i] = (wave - spectrum).ravel()[chosen]
         products = scattered[:, None] * scattered[None].conj()
-        upper = np.tri(len(amplitudes)).T[..., None] > 0.0
-        packed = np.where(upper, products.real, products.imag)
-        shares = self.rings[chosen].astype(np.float32)
         # from the sum over pixels of the box to the integral over the detector
-        return np.asarray(np.moveaxis(packed @ shares, -1, 0) * self.length**2, dtype=np.float64)
+        return np.asarray(np.moveaxis(products @ self.rings[chosen], -1, 0) * np.float32(self.length**2))
 
     def propagator(self, distance: float) -> NDArray[np.complex64]:
         """Take spectra over a distance, Å; angles that no detector sees are lost."""
