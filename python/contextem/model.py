@@ -112,7 +112,7 @@ class Model:
         context: NDArray[np.float32],
         *,
         device: str | None = None,
-        batch_size: int = 4096,
+        batch_size: int = 512,
     ) -> Prediction:
         """Return the posterior of the five classes, and how familiar each column is.
 
