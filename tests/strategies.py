@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 dtypes = st.sampled_from([np.float32, np.float64])
 sizes = st.integers(3, 40)
@@ -65,3 +68,48 @@ def cases(draw, max_positions: int = 30):
     if n and draw(st.booleans()):
         positions[: n // 2] = np.round(positions[: n // 2] * 2) / 2
     return Case(image, positions, draw(sizes), draw(scales), draw(interpolations))
+
+
+@dataclass
+class Honeycomb:
+    """Columns of a slightly disordered honeycomb, so that no two distances are the same."""
+
+    positions: np.ndarray
+    sides: np.ndarray
+    spacing: float
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def parts(self):
+        """Which columns are connected by bonds."""
+        pairs = cKDTree(self.positions).query_pairs(0.85 * self.spacing, output_type="ndarray")
+        bonds = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(self), len(self)))
+        return connected_components(bonds, directed=False)[1]
+
+    @classmethod
+    def made(cls, spacing, cells, *, seed, angle=0.2, strain=0.0, missing=0.0):
+        rng = np.random.default_rng(seed)
+        i, j = (axis.ravel()[:, None] for axis in np.mgrid[:cells, :cells])
+        a1, a2 = spacing * np.array([[np.sin(t), np.cos(t)] for t in (angle, angle + np.pi / 3)])
+        metal = i * a1 + j * a2
+        positions = np.vstack([metal, metal + (a1 + a2) / 3])
+        sides = np.repeat([0, 1], len(metal)).astype(np.int8)
+        positions = positions @ (np.eye(2) + strain * rng.uniform(-1, 1, (2, 2)))
+        positions += rng.uniform(-0.02, 0.02, positions.shape) * spacing
+        kept = rng.permutation(len(positions))[: round((1 - missing) * len(positions))]
+        return cls(positions[kept], sides[kept], spacing)
+
+
+@st.composite
+def honeycombs(draw, missing: float = 0.25):
+    """Draw a honeycomb of any size, turn, strain and scale, part of its columns missing."""
+    return Honeycomb.made(
+        draw(st.floats(2.0, 60.0)),
+        draw(st.integers(1, 9)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+        angle=draw(st.floats(0.0, 2 * np.pi)),
+        strain=draw(st.floats(0.0, 0.04)),
+        missing=draw(st.floats(0.0, missing)),
+    )

@@ -1,12 +1,14 @@
 """Baselines: one interface, classes weighed alike, better than chance where the truth is simple."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from contextem import baselines
+from contextem.attention import ModelConfig
 from contextem.columns import CLASSES
-from contextem.model import ModelConfig
 from contextem.simulate.dataset import Recipe
 from contextem.train import LabelledColumns
 
@@ -32,7 +34,9 @@ def columns(seed, count=600, classes=(0, 1, 2, 3, 4)):
     return LabelledColumns(
         contrast=contrast.astype(np.float32),
         labels=labels,
+        weight=np.ones(count, np.float32),
         image=image,
+        intensities=context,
         context=context,
         composition=context,
         case=names,
@@ -66,11 +70,30 @@ def test_training_is_the_same_for_the_same_seed():
     np.testing.assert_array_equal(one, two)
 
 
-def test_all_classes_weigh_alike():
-    labels = np.repeat([0, 2, 3], [80, 15, 5])
-    weights = baselines.class_weights(labels)
-    total = np.bincount(labels, weights[labels], minlength=5)
-    np.testing.assert_allclose(total[[0, 2, 3]], 100 / 3)
+@pytest.mark.parametrize("name", ["logistic", "boosting"])
+def test_a_column_stands_for_as_many_as_its_weight(name):
+    """Where features do not tell two classes apart, the posterior is the share of their weights."""
+    training = columns(0, 600, classes=(0, 2))
+    blind = replace(
+        training,
+        contrast=np.zeros_like(training.contrast),
+        context=np.zeros_like(training.context),
+        weight=np.where(training.labels == 0, 3.0, 1.0).astype(np.float32),
+    )
+    total = np.bincount(blind.labels, blind.weight, minlength=5)
+    posterior = baselines.TABULAR[name](blind).predict(blind)
+    np.testing.assert_allclose(posterior, np.tile(total / total.sum(), (600, 1)), atol=0.01)
+
+
+def test_baselines_read_the_invariants_alone():
+    training, test = columns(0), columns(1, 50)
+    padded = [
+        replace(each, contrast=np.pad(each.contrast, ((0, 0), (0, baselines.INVARIANTS - 5))))
+        for each in (training, test)
+    ]
+    longer = [replace(each, contrast=np.pad(each.contrast, ((0, 0), (0, 9)), constant_values=7.0)) for each in padded]
+    one, two = (baselines.fit_logistic(fit).predict(seen) for fit, seen in (padded, longer))
+    np.testing.assert_array_equal(one, two)
 
 
 SOURCES = [Recipe(host, "Cr", 80e3, "HAADF", seed, "reference") for seed in range(3) for host in ("WS2", "MoTe2")]

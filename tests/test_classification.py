@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ def result():
         probabilities=probabilities,
         observed=np.arange(100) != 99,
         complete=np.arange(100) >= 2,
+        familiarity=np.linspace(-1.0, 3.0, 100, dtype=np.float32),
+        unknown=np.zeros(100, bool),
         sampling=0.2,
         lattice_constant=3.32,
         provenance={"context": {"host": "WSe2"}},
@@ -50,10 +53,53 @@ def test_labels_counts_entropy(result):
     assert result.entropy == pytest.approx(-0.8 * math.log2(0.8) - 4 * 0.05 * math.log2(0.05), rel=1e-5)
 
 
+def with_unknown(result):
+    """The same with a metal, two dopants and the double vacancy unknown."""
+    return replace(result, unknown=np.isin(np.arange(100), (5, 40, 41, 99)))
+
+
+def test_unknown_columns_keep_their_class_but_are_not_counted(result):
+    some = with_unknown(result)
+    assert some.labels.tolist() == LABELS
+    assert some.counts == dict(zip(CLASSES, (39, 8, 45, 4, 0), strict=True))
+    assert sum(some.counts.values()) + some.unknown.sum() == len(some)
+    summary = some.summary()
+    assert summary["unknown"] == 4
+    assert summary["columns"] == 100
+    interval = list(wilson_interval(8, 47))
+    assert summary["dopant_fraction"] == {"value": 8 / 47, "interval_95": interval, "count": 8, "sites": 47}
+    assert summary["double_vacancy_density_per_cm2"]["sites"] == 49
+    assert result.summary()["unknown"] == 0
+
+
+def test_unknown_columns_are_told_in_the_table(result, tmp_path):
+    with_unknown(result).to_csv(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [i for i, row in enumerate(rows) if row["unknown"] == "1"] == [5, 40, 41, 99]
+    assert {row["unknown"] for row in rows} == {"0", "1"}
+    assert [row["class"] for row in rows] == [CLASSES[i] for i in LABELS]
+    assert np.array([row["familiarity"] for row in rows], float) == pytest.approx(result.familiarity, abs=6e-4)
+
+
+def test_unknown_columns_are_crossed_out_in_the_picture(result):
+    micrograph = Micrograph(np.random.default_rng(1).normal(size=(100, 120)).astype("f4"), 0.2)
+    some = with_unknown(result)
+    figure = some.plot(micrograph)
+    lines = figure.axes[0].lines
+    assert sum(len(line.get_xdata()) for line in lines) == len(result)
+    assert lines[-1].get_marker() == "x"
+    drawn = np.column_stack([lines[-1].get_ydata(), lines[-1].get_xdata()])
+    np.testing.assert_array_equal(drawn, result.positions[[5, 40, 41, 99]])
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[0] == "metal  39"
+    assert texts[-1] == "unknown  4"
+
+
 def test_entropy_of_certainty_and_ignorance():
     probabilities = np.array([[1, 0, 0, 0, 0], [0.2] * 5], np.float32)
     flags = np.ones(2, bool)
-    both = Classification(np.zeros((2, 2)), probabilities, flags, flags, 0.2, 3.32)
+    both = Classification(np.zeros((2, 2)), probabilities, flags, flags, np.zeros(2), ~flags, 0.2, 3.32)
     assert both.entropy == pytest.approx([0.0, math.log2(5)], abs=1e-6)
 
 
@@ -74,14 +120,15 @@ def test_csv_has_the_promised_header_and_every_column(result, tmp_path):
     with (tmp_path / "a.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert ",".join(rows[0]) == (
-        "row,column,class,probability,metal,dopant,X2,single_vacancy,double_vacancy,entropy,observed,complete"
+        "row,column,class,probability,metal,dopant,X2,single_vacancy,double_vacancy,entropy,familiarity,"
+        "observed,complete,unknown"
     )
     assert tuple(rows[0]) == CSV_HEADER
     assert len(rows) == 101
     assert [row[2] for row in rows[1:]] == [CLASSES[i] for i in LABELS]
     assert np.array([row[:2] for row in rows[1:]], float) == pytest.approx(result.positions, abs=5e-4)
-    assert rows[100][-2:] == ["0", "1"]
-    assert rows[1][-2:] == ["1", "0"]
+    assert rows[100][-3:] == ["0", "1", "0"]
+    assert rows[1][-3:] == ["1", "0", "0"]
 
 
 def test_json_is_the_summary(result, tmp_path):
@@ -107,13 +154,13 @@ def test_a_failed_write_leaves_nothing(result, tmp_path, monkeypatch):
 
 def test_empty_classification_has_a_summary(tmp_path):
     none = np.zeros(0, bool)
-    empty = Classification(np.zeros((0, 2)), np.zeros((0, 5), np.float32), none, none, 0.2, 3.32)
+    empty = Classification(np.zeros((0, 2)), np.zeros((0, 5), np.float32), none, none, np.zeros(0), none, 0.2, 3.32)
     assert empty.summary()["dopant_fraction"]["value"] is None
     empty.to_csv(tmp_path / "empty.csv")
     assert (tmp_path / "empty.csv").read_text() == ",".join(CSV_HEADER) + "\n"
 
 
-@pytest.mark.parametrize("name", ["positions", "probabilities", "observed", "complete"])
+@pytest.mark.parametrize("name", ["positions", "probabilities", "observed", "complete", "familiarity", "unknown"])
 def test_shapes_that_do_not_fit_are_named(result, name):
     values = {f: getattr(result, f) for f in result.__dataclass_fields__}
     values[name] = values[name][:-1]

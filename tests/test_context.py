@@ -12,8 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextem.context import ENERGIES, HOSTS, NOMINAL_FRACTION, Context, feature_names, parse_formula
-from contextem.elements import CAPACITY, SUBSHELLS, SYMBOLS, atomic_number, electron_configuration
+from contextem.columns import CLASSES
+from contextem.context import (
+    ENERGIES,
+    HOSTS,
+    INTENSITY_FLOOR,
+    NOMINAL_FRACTION,
+    Context,
+    feature_names,
+    find_host,
+    parse_formula,
+)
+from contextem.elements import CAPACITY, SUBSHELLS, SYMBOLS, atomic_number, atomic_shares, electron_configuration
+from contextem.intensities import expected_intensities
 from contextem.micrograph import DETECTORS, Detector, Micrograph
 
 # mendeleev has 6d9 7s1 and 6d10 7s1; relativistic calculations find the second s electron bound more tightly, as in
@@ -90,6 +101,31 @@ def test_an_unknown_symbol_is_named():
         electron_configuration("Xx")
 
 
+@given(st.lists(st.sampled_from(SYMBOLS), min_size=2, max_size=4, unique=True), st.data())
+def test_shares_of_a_mixture_are_those_written(symbols, data):
+    cuts = sorted(
+        data.draw(st.lists(st.integers(1, 99), min_size=len(symbols) - 1, max_size=len(symbols) - 1, unique=True))
+    )
+    percent = np.diff([0, *cuts, 100])
+    species = "".join(f"{symbol}{p / 100:.2f}" for symbol, p in zip(symbols, percent, strict=True))
+    shares = atomic_shares(species)
+    assert list(shares) == symbols
+    assert list(shares.values()) == pytest.approx(percent / 100)
+    assert math.fsum(shares.values()) == pytest.approx(1.0)
+
+
+def test_an_element_is_a_mixture_of_itself():
+    assert all(dict(atomic_shares(symbol)) == {symbol: 1.0} for symbol in SYMBOLS)
+    with pytest.raises(TypeError):
+        atomic_shares("S0.6Te0.4")["S"] = 0.5
+
+
+@pytest.mark.parametrize("species", ["", "Xx", "S0.6Te0.5", "S0.5S0.5", "Xx0.5Te0.5", "S0.5Te", "S0.5 Te0.5", "S1.0"])
+def test_what_is_no_mixture_gets_one_sentence(species):
+    with pytest.raises(ValueError, match=rf"^species: expected a chemical element .*, got {re.escape(repr(species))}$"):
+        atomic_shares(species)
+
+
 # Formula, host, dopants
 
 
@@ -111,7 +147,7 @@ def test_any_text_is_a_formula_or_one_sentence(text):
         assert str(error).startswith("host: expected a formula MX2")
         assert repr(text) in str(error)
     else:
-        assert f"{metal}{chalcogen}2" == text
+        assert text in (f"{metal}{chalcogen}2", f"{metal}({chalcogen})2")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +177,51 @@ def test_lattice_constants_and_thicknesses_of_a_few_hosts():
     assert HOSTS["MoS2"][2:] == (3.18, 3.13)
     assert HOSTS["TaTe2"][2:] == (3.71, 3.66)
     assert len(HOSTS) == 15
+
+
+def test_an_alloy_is_a_host_between_its_ends():
+    assert parse_formula("Mo(S0.5Te0.5)2") == ("Mo", "S0.5Te0.5")
+    made = Context("Mo(S0.25Te0.75)2", "V", 80e3, "HAADF")
+    assert (made.metal, made.chalcogen) == ("Mo", "S0.25Te0.75")
+    for length in ("lattice_constant", "thickness"):
+        ends = [getattr(HOSTS[name], length) for name in ("MoS2", "MoTe2")]
+        assert getattr(made, length) == pytest.approx(0.25 * ends[0] + 0.75 * ends[1], abs=1e-6)
+    sulphur, tellurium = (Context(host, "V", 80e3, "HAADF") for host in ("MoS2", "MoTe2"))
+    shells = 0.25 * sulphur.vector("roles") + 0.75 * tellurium.vector("roles")
+    np.testing.assert_allclose(made.vector("roles"), shells, rtol=1e-6)
+    x2, single = 2 * CLASSES.index("X2"), 2 * CLASSES.index("single_vacancy")
+    for entry in (x2, single):
+        assert sulphur.vector()[entry] < made.vector()[entry] < tellurium.vector()[entry]
+    assert Context.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_hosts_are_found_with_their_elements_and_lengths():
+    assert all(find_host(formula) == host for formula, host in HOSTS.items())
+    assert find_host("HfSe2") is None
+    assert find_host("Mo(S0.5Po0.5)2") is None
+    found = find_host("W(S0.2Se0.3Te0.5)2")
+    assert (found.metal, found.chalcogen) == ("W", "S0.2Se0.3Te0.5")
+    assert found.lattice_constant == pytest.approx(0.2 * 3.18 + 0.3 * 3.32 + 0.5 * 3.56, abs=1e-6)
+    with pytest.raises(ValueError, match=r"^host: expected a formula MX2"):
+        find_host("Mo")
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("Mo(S0.5Te0.4)2", "'S0.5Te0.4' is no mixture of elements whose shares add up to 1"),
+        ("Mo(S0.5Xx0.5)2", "'S0.5Xx0.5' is no mixture of elements"),
+        ("Xx(S0.5Te0.5)2", "'Xx' is no element"),
+        ("Mo(S0.5Mo0.5)2", "two different elements"),
+        ("Mo(S0.5Te0.5)", "such as 'WSe2'"),
+        ("Mo(S 0.5 Te 0.5)2", "such as 'WSe2'"),
+    ],
+)
+def test_an_alloy_that_does_not_parse_gets_one_sentence(host, words):
+    with pytest.raises(ValueError, match=r"^host: expected a formula MX2 ") as caught:
+        Context(host)
+    assert words in str(caught.value)
+    assert repr(host) in str(caught.value)
 
 
 def test_an_unknown_host_needs_a_lattice_constant():
@@ -266,7 +347,60 @@ def test_an_unknown_detector_lists_the_known():
         context(detector=3)
 
 
+@pytest.mark.parametrize("encoding", ["intensities", "roles", "composition"])
+def test_every_encoding_asks_for_energy_and_detector(encoding):
+    for missing in ("energy", "detector"):
+        with pytest.raises(ValueError, match=rf"^{missing}: the context vector needs "):
+            context(**{missing: None}).vector(encoding)
+
+
+@pytest.mark.parametrize(
+    ("detector", "sentence"),
+    [
+        ("LAADF", "detector: only HAADF, MAADF have default angles, give inner and outer in mrad for LAADF"),
+        (Detector("HAADF", 2.0, 200.0), "detector: expected angles from "),
+    ],
+)
+def test_collection_angles_the_library_does_not_reach(detector, sentence):
+    with pytest.raises(ValueError) as caught:
+        context(detector=detector).vector()
+    assert str(caught.value).startswith(sentence)
+    assert context(detector=detector).vector("roles").any()
+
+
 # Encodings
+
+
+def test_intensities_are_the_default_and_tell_how_bright_each_class_is_expected():
+    made = context()
+    np.testing.assert_array_equal(made.vector(), made.vector("intensities"))
+    assert feature_names() == feature_names("intensities")
+    entries = named(made, "intensities")
+    assert len(entries) == 2 * len(CLASSES) == 10
+    ratios = expected_intensities("W", "Se", {"Cr": 0.05}, 80e3, Detector("HAADF"))
+    for name, ratio in zip(CLASSES, ratios, strict=True):
+        assert entries[f"{name} / metal"] == pytest.approx(np.log(ratio + INTENSITY_FLOOR), abs=1e-6)
+        assert entries[f"{name} / X2"] == pytest.approx(np.log(ratio / ratios[2] + INTENSITY_FLOOR), abs=1e-6)
+    assert entries["metal / metal"] == entries["X2 / X2"]
+    assert entries["double_vacancy / metal"] == pytest.approx(np.log(INTENSITY_FLOOR))
+
+
+@given(
+    host=st.sampled_from([*sorted(HOSTS), "Mo(S0.5Te0.5)2", "W(S0.1Se0.9)2"]),
+    dopants=st.lists(st.sampled_from(["Sc", "Zr", "Cr", "Fe", "Co", "Cu", "Hf", "Pd"]), unique=True, max_size=3),
+    energy=st.sampled_from(ENERGIES),
+    detector=st.sampled_from(["HAADF", "MAADF", Detector("HAADF", 60, 180)]),
+)
+def test_every_vector_of_intensities_is_finite_and_darkest_where_nothing_is(host, dopants, energy, detector):
+    vector = Context(host, dopants, energy, detector).vector()
+    assert vector.dtype == np.float32
+    by_class = vector.reshape(len(CLASSES), 2)
+    assert np.isfinite(by_class).all()
+    np.testing.assert_allclose(by_class[-1], np.log(INTENSITY_FLOOR), rtol=1e-6)
+    assert (by_class[:4] >= by_class[-1]).all()
+    assert (by_class[1] > by_class[-1]).all() == bool(dopants)
+    # less is left in a column that misses a chalcogen
+    assert (by_class[2] > by_class[3]).all()
 
 
 def test_roles_side_by_side():
@@ -299,19 +433,19 @@ def test_composition_without_fractions_takes_the_nominal_one_and_says_so():
 
 
 def test_the_dopant_block_is_the_mean_weighted_by_fraction():
-    both = context(dopants=("Cr", "V"), fractions={"Cr": 0.03, "V": 0.01}).vector()
-    chromium, vanadium = context(dopants="Cr").vector(), context(dopants="V").vector()
+    both = context(dopants=("Cr", "V"), fractions={"Cr": 0.03, "V": 0.01}).vector("roles")
+    chromium, vanadium = context(dopants="Cr").vector("roles"), context(dopants="V").vector("roles")
     np.testing.assert_allclose(both, 0.75 * chromium + 0.25 * vanadium, rtol=1e-6)
 
 
 def test_without_dopants_their_block_is_zero():
-    vector = context(dopants=()).vector()
+    vector = context(dopants=()).vector("roles")
     assert not vector[2 * BLOCK : 3 * BLOCK].any()
     assert vector[:BLOCK].any()
 
 
 def test_the_order_of_dopants_does_not_matter():
-    for encoding in ("roles", "composition"):
+    for encoding in ("intensities", "roles", "composition"):
         one = context(dopants=("Cr", "V"), fractions={"V": 0.01, "Cr": 0.03}).vector(encoding)
         other = context(dopants=("V", "Cr"), fractions={"V": 0.01, "Cr": 0.03}).vector(encoding)
         np.testing.assert_allclose(one, other, rtol=1e-6)
@@ -337,7 +471,8 @@ def test_every_vector_lies_in_0_to_1_and_shows_one_energy_and_one_detector(host,
 
 
 def test_different_compositions_differ():
-    hosts = {Context(host, "Fe", 80e3, "HAADF").vector("roles").tobytes() for host in HOSTS}
+    hosts = {Context(host, "Fe", 80e3, "HAADF").vector().tobytes() for host in HOSTS}
+    assert len({Context(host, "Fe", 80e3, "HAADF").vector("roles").tobytes() for host in HOSTS}) == len(HOSTS)
     metals = ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu")
     dopants = {context(dopants=metal).vector("composition").tobytes() for metal in metals}
     assert (len(hosts), len(dopants)) == (len(HOSTS), len(metals))
@@ -345,7 +480,7 @@ def test_different_compositions_differ():
 
 def test_an_unknown_encoding():
     for call in (context().vector, feature_names):
-        with pytest.raises(ValueError, match=r"^encoding: expected one of roles, composition, got 'sum'$"):
+        with pytest.raises(ValueError, match=r"^encoding: expected one of intensities, roles, composition, got 'sum'$"):
             call("sum")
 
 

@@ -1,6 +1,7 @@
 """Scores, against counting by hand and scikit-style definitions written out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,12 +135,17 @@ def test_score_columns_counts_partners_misses_and_extras_inside_the_frame():
     predicted[10] = 3  # truth[10], row 10: X2 taken for a vacancy, but at the border
     predicted[11] = 3  # truth[11]: X2 taken for a vacancy
     complete = ((positions > 5) & (positions < 85)).all(axis=1)
-    result = Classification(positions, posterior(predicted), np.ones(100, bool), complete, 0.2, 3.32)
+    result = Classification(
+        positions, posterior(predicted), np.ones(100, bool), complete, np.zeros(100), np.zeros(100, bool), 0.2, 3.32
+    )
     scores = score_columns(result, truth, labels, tolerance=0.5)
     assert scores.support.sum() == 64
     assert scores.missed.tolist() == [1, 0, 0, 0, 0]
     assert scores.extra.tolist() == [0, 0, 0, 1, 0]
     assert scores.confusion[CLASSES.index("X2"), CLASSES.index("single_vacancy")] == 1
     assert np.trace(scores.confusion) == 62
+    # what is unknown keeps its class and is scored by it
+    unknown = replace(result, unknown=np.arange(100) % 3 == 0)
+    np.testing.assert_array_equal(score_columns(unknown, truth, labels, tolerance=0.5).confusion, scores.confusion)
     lenient = score_columns(result, truth, labels, tolerance=0.5, count_extra=False)
     assert lenient.extra.sum() == 0

@@ -363,8 +363,9 @@ def parse_formula(host: str) -> tuple[str, str]:
         try:
             elements = atomic_shares(symbol)
         except ValueError:
+            mixed = "no mixture of elements whose shares add up to 1" if symbol == match[3] else "no element"
             raise ValueError(
-                f"host: expected a formula MX2 of chemical elements, got {host!r}, and {symbol!r} is none"
+                f"host: expected a formula MX2 of chemical elements, got {host!r}, and {symbol!r} is {mixed}"
             ) from None
         if symbol == chalcogen and metal in elements:
             raise ValueError(f"host: expected a formula MX2 of two different elements, got {host!r}")

@@ -115,7 +115,7 @@ class Model:
         context: NDArray[np.float32],
         *,
         device: str | None = None,
-        batch_size: int = 4096,
+        batch_size: int = 512,
     ) -> Prediction:
         """Return the posterior of the five classes, and how familiar each column is.
 
@@ -151,14 +151,23 @@ class Model:
                 familiarity[part] = known.cpu().numpy()
         return Prediction(probabilities, familiarity)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write model.safetensors (weights, normalisation), model.json (how to read them), model.pt2 (torch.export)."""
+    def save(self, folder: str | os.PathLike[str], *, export: bool = True) -> None:
+        """Write model.safetensors (weights, normalisation), model.json (how to read them), model.pt2 (torch.export).
+
+        Parameters
+        ----------
+        folder : path-like
+            Made if it is not there.
+        export : bool
+            Whether to write model.pt2, which nothing in this package reads.
+        """
         folder = Path(folder)
         facts = {"classes": list(CLASSES), "version": __version__, "config": asdict(self.config), **self.info}
         with whole_file(folder / "model.safetensors") as temporary:
             save_file({name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}, temporary)
-        with whole_file(folder / "model.pt2") as temporary:
-            torch.export.save(self.exported(), temporary)
+        if export:
+            with whole_file(folder / "model.pt2") as temporary:
+                torch.export.save(self.exported(), temporary)
         with whole_file(folder / "model.json") as temporary:
             temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -77,13 +77,13 @@ def neighbourhood(
     wide = max(1, min(SURROUNDINGS, *(int((complete & (sides == side)).sum()) for side in (0, 1))))
     same, other = np.full((n, wide), -1), np.full((n, wide), -1)
     everyone = cKDTree(positions)
-    distance, index = everyone.query(positions, k=np.arange(2, 12), workers=-1)  # all but the column itself
+    distance, index = everyone.query(positions, k=np.arange(1, 12), workers=-1)  # the column itself among them
     for side in (0, 1):
         mine = np.flatnonzero(sides == side)
         if len(mine) == 0:
             continue
         near = index[mine]
-        there = near < n
+        there = (near < n) & (near != mine[:, None])
         opposite = there & (sides[np.where(there, near, 0)] != side)
         first[mine] = _leading(near, opposite & (distance[mine] < _FIRST * lattice_constant), 3)
         second[mine] = _leading(near, there & ~opposite & (distance[mine] < _SECOND * lattice_constant), 6)
@@ -94,8 +94,9 @@ def neighbourhood(
             count = np.arange(1, wide + 2)
             _, found = cKDTree(positions[members]).query(positions[mine], k=count, workers=-1)
             indices = np.append(members, -1)[found]
-            itself = indices[:, :1] == mine[:, None]
-            table[mine] = np.where(itself, indices[:, 1:], indices[:, :-1])
+            # whether the column itself came before
+            past = np.logical_or.accumulate(indices[:, :-1] == mine[:, None], axis=1)
+            table[mine] = np.where(past, indices[:, 1:], indices[:, :-1])
     return Neighbourhood(first, second, same, other)
 
 
@@ -132,14 +133,15 @@ def two_sublattices(
     pairs = pairs[(sides[pairs] < 0).any(axis=1)]
     n = len(positions)
     bonds = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    _, part = connected_components(bonds, directed=False)
-    for each in np.unique(part[unknown]):
-        members = np.flatnonzero(part == each)
-        steps = dijkstra(bonds, directed=False, indices=members[0], unweighted=True)[members]
-        parity = (steps % 2).astype(np.int8)
-        known = sides[members] >= 0
-        flip = 2 * (parity[known] != sides[members][known]).sum() > known.sum()
-        sides[members[~known]] = parity[~known] ^ np.int8(flip)
+    parts, part = connected_components(bonds, directed=False)
+    # bonds from the first column of each part
+    _, roots = np.unique(part, return_index=True)
+    steps = dijkstra(bonds, directed=False, indices=roots, unweighted=True, min_only=True)
+    parity = (steps % 2).astype(np.int8)
+    known = sides >= 0
+    against = np.bincount(part[known], parity[known] != sides[known], minlength=parts)
+    flip = 2 * against > np.bincount(part[known], minlength=parts)
+    sides[unknown] = parity[unknown] ^ flip[part[unknown]]
     return sides
 
 

@@ -139,7 +139,7 @@ def better_context(
         Context(host, tuple(d for d in context.dopants if d != known.metal), context.energy, detector)
         for host, known in HOSTS.items()
         if abs(known.lattice_constant / context.lattice_constant - 1.0) < LATTICE_TOLERANCE
-        for detector in {context.detector, *map(Detector, DETECTOR_ANGLES)}
+        for detector in dict.fromkeys((context.detector, *map(Detector, DETECTOR_ANGLES)))
     ]
     best = max(candidates, key=fit, default=context)
     return best if fit(best) > stated + MISFIT else None

@@ -357,6 +357,9 @@ def familiarity_loss(network: LatticeClassifier, contrast: Tensor, context: Tens
     columns, neighbours and contexts go together.
     """
     quarter = len(contrast) // 4
+    right = functional.softplus(-familiarity).mean()
+    if quarter == 0:
+        return right
     other = torch.randperm(len(contrast), device=contrast.device)[:quarter]
     blocks = contrast_blocks(network.config.basis)
     own = blocks["invariants"] + blocks["centre"]
@@ -365,7 +368,7 @@ def familiarity_loss(network: LatticeClassifier, contrast: Tensor, context: Tens
     mixed[:half, :own] = contrast[other[:half], :own]
     mixed[half:, own:near] = contrast[other[half:], own:near]
     wrong_looks = network(mixed, context[:quarter])[1]
-    loss = functional.softplus(-familiarity).mean() + functional.softplus(wrong_looks).mean()
+    loss = right + functional.softplus(wrong_looks).mean()
     if context.shape[1]:
         start = slice(quarter, 2 * quarter)
         loss = loss + functional.softplus(network(contrast[start], context[other])[1]).mean()
@@ -398,7 +401,7 @@ def calibrate(model: Model, validation: LabelledColumns) -> None:
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    model.network.temperature.copy_(log_temperature.detach().exp())
+    model.network.temperature.mul_(log_temperature.detach().exp())
     if model.config.kind == "lattice":
         order = np.argsort(prediction.familiarity)
         share = np.cumsum(validation.weight[order]) / validation.weight.sum()
@@ -478,7 +481,7 @@ def train_models(
         )
         model.info.update(name=f"{facts['preset']}, {name}", training=facts)
         target = folder if config is first else folder / name.replace(" ", "_")
-        model.save(target)
+        model.save(target, export=config is first)
         curves[name].to_csv(target / "accuracy.csv")
     plot_curves(curves, folder / "accuracy.png")
     return curves

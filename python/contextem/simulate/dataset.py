@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -474,6 +474,7 @@ def column_groups(
         Metals, dopants, X2 columns, single chalcogens of the upper and of the lower plane; those that occur.
     """
     known, responses = host_of(host), library()
+    aberrations = replace(aberrations, defocus=aberrations.defocus + defocus)
     half = known.thickness / 2.0
     single = layer.labels == SINGLE_VACANCY
     metal_blur, chalcogen_blur = (float(np.hypot(source_size, rms)) for rms in (THERMAL_METAL, THERMAL_CHALCOGEN))
