@@ -134,7 +134,16 @@ def test_score_columns_counts_partners_misses_and_extras_inside_the_frame():
     predicted[10] = 3  # truth[10], row 10: X2 taken for a vacancy, but at the border
     predicted[11] = 3  # truth[11]: X2 taken for a vacancy
     complete = ((positions > 5) & (positions < 85)).all(axis=1)
-    result = Classification(positions, posterior(predicted), np.ones(100, bool), complete, 0.2, 3.32)
+    result = Classification(
+        positions=positions,
+        probabilities=posterior(predicted),
+        familiarity=np.zeros(100, np.float32),
+        observed=np.ones(100, bool),
+        complete=complete,
+        unknown=np.zeros(100, bool),
+        sampling=0.2,
+        lattice_constant=3.32,
+    )
     scores = score_columns(result, truth, labels, tolerance=0.5)
     assert scores.support.sum() == 64
     assert scores.missed.tolist() == [1, 0, 0, 0, 0]
