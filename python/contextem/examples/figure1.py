@@ -3,8 +3,8 @@
     python -m contextem.examples.figure1 -o FOLDER
 
 WTe2 and NbSe2 at 80 keV, the same sites on both, on an annular detector of 55 to 130 mrad: there X2 columns are 1.7 and
-1.9 times as bright as the metal.  Only the context says how bright a vacancy or a dopant is in one and in the other, and
-that the brighter sublattice is not the metal, as it is in other hosts.
+1.9 times as bright as the metal.  Only the context says how bright a dopant is in one and in the other, and that the
+brighter sublattice is not the metal, as it is in other hosts.
 """
 
 from __future__ import annotations
