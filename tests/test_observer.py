@@ -158,7 +158,8 @@ def test_with_electrons_without_end_it_is_always_right(host, dopant, energy):
 def test_posteriors_are_calibrated():
     right, confidence = [], []
     for seed in range(25):
-        simulated = simulate_micrograph("WS2", "Co", 200e3, "HAADF", seed, sampling=0.4, dose=300.0)
+        fractions = {"dopant_fraction": 0.11, "vacancy_fraction": 0.18}
+        simulated = simulate_micrograph("WS2", "Co", 200e3, "HAADF", seed, sampling=0.4, dose=300.0, **fractions)
         posterior = ideal_posterior(simulated)
         right.append(posterior.argmax(axis=1) == simulated.labels)
         confidence.append(posterior.max(axis=1))

@@ -99,14 +99,14 @@ def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
     class Here:
         map = staticmethod(map)
 
-    monkeypatch.setattr(responses, "compute", compute)
-    monkeypatch.setattr(responses, "process_pool", lambda _: contextlib.nullcontext(Here()))
+    monkeypatch.setattr(coherences, "compute", compute)
+    monkeypatch.setattr(coherences, "process_pool", lambda _: contextlib.nullcontext(Here()))
     target = tmp_path / "responses.npz"
     with pytest.raises(KeyboardInterrupt):
-        responses.build(target, progress=False, energies=(60e3,))
+        coherences.build(target, progress=False, energies=(60e3,))
     assert not target.exists()
     allowed = 100
-    built = responses.build(target, progress=False, energies=(60e3,))
+    built = coherences.build(target, progress=False, energies=(60e3,))
     assert len(computed) == len(set(computed)) == 22
     assert [file.name for file in tmp_path.iterdir()] == ["responses.npz"]
     assert (built.coherences[:, 0, 0, 0] == [len(name) for name in built.species]).all()
