@@ -1,4 +1,4 @@
-"""Baselines: one interface, classes weighed alike, better than chance where the truth is simple."""
+"""Baselines: one interface, better than chance where the truth is simple."""
 
 from dataclasses import replace
 

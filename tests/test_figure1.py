@@ -12,7 +12,7 @@ from contextem.examples import figure1
 
 @pytest.fixture(scope="module")
 def pair():
-    return figure1.compare(1)
+    return figure1.compare()
 
 
 def test_both_materials_have_the_same_sites_and_look_alike(pair):
@@ -31,8 +31,9 @@ def test_the_right_context_is_better_than_the_other_and_than_none(pair):
     # neighbours tell a model without context much, but not all
     assert mean["its own context"] > mean["no context"]
     for accuracy in pair.accuracy:
-        assert accuracy["its own context"] >= max(accuracy.values())
         assert accuracy["its own context"] > 0.97
+        assert accuracy["its own context"] > accuracy["the other's context"]
+        assert accuracy["its own context"] > accuracy["no context"]
 
 
 def test_figure_rings_the_wrong_columns(pair):
@@ -46,7 +47,7 @@ def test_figure_rings_the_wrong_columns(pair):
 
 
 def test_command_writes_figure_and_numbers(tmp_path):
-    done = CliRunner().invoke(figure1.main, ["-o", str(tmp_path / "here"), "--seed", "1"])
+    done = CliRunner().invoke(figure1.main, ["-o", str(tmp_path / "here")])
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["figure1.json", "figure1.pdf", "figure1.png"]
     facts = json.loads((tmp_path / "here" / "figure1.json").read_text())

@@ -155,11 +155,13 @@ def test_with_electrons_without_end_it_is_always_right(host, dopant, energy):
     assert (ideal_posterior(simulated).argmax(axis=1) == simulated.labels).all()
 
 
-def test_posteriors_are_calibrated():
+@pytest.mark.parametrize("readout", [0.0, 1.0])
+def test_posteriors_are_calibrated(readout):
+    """At this dose many pixels hold less than the readout noise."""
     right, confidence = [], []
     for seed in range(25):
-        fractions = {"dopant_fraction": 0.11, "vacancy_fraction": 0.18}
-        simulated = simulate_micrograph("WS2", "Co", 200e3, "HAADF", seed, sampling=0.4, dose=500.0, **fractions)
+        given = {"dopant_fraction": 0.11, "vacancy_fraction": 0.18, "readout": readout}
+        simulated = simulate_micrograph("WS2", "Co", 200e3, "HAADF", seed, sampling=0.4, dose=300.0, **given)
         posterior = ideal_posterior(simulated)
         right.append(posterior.argmax(axis=1) == simulated.labels)
         confidence.append(posterior.max(axis=1))

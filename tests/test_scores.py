@@ -136,7 +136,14 @@ def test_score_columns_counts_partners_misses_and_extras_inside_the_frame():
     predicted[11] = 3  # truth[11]: X2 taken for a vacancy
     complete = ((positions > 5) & (positions < 85)).all(axis=1)
     result = Classification(
-        positions, posterior(predicted), np.ones(100, bool), complete, np.zeros(100), np.zeros(100, bool), 0.2, 3.32
+        positions=positions,
+        probabilities=posterior(predicted),
+        familiarity=np.zeros(100, np.float32),
+        observed=np.ones(100, bool),
+        complete=complete,
+        unknown=np.zeros(100, bool),
+        sampling=0.2,
+        lattice_constant=3.32,
     )
     scores = score_columns(result, truth, labels, tolerance=0.5)
     assert scores.support.sum() == 64

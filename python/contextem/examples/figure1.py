@@ -3,8 +3,8 @@
     python -m contextem.examples.figure1 -o FOLDER
 
 WTe2 and NbSe2 at 80 keV, the same sites on both, on an annular detector of 55 to 130 mrad: there X2 columns are 1.7 and
-1.9 times as bright as the metal.  Without context the brighter sublattice may as well be the metal, as in other hosts.
-The other material's context does less harm, as the two look alike, but it expects another dopant.
+1.9 times as bright as the metal.  Only the context says how bright a dopant is in one and in the other, and that the
+brighter sublattice is not the metal, as it is in other hosts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MATERIALS = (("WTe2", "Ti"), ("NbSe2", "Cu"))
 ENERGY = 80e3
 DETECTOR = Detector("MAADF", 55.0, 130.0)
 CONDITIONS = {
-    "dose": 1500.0,
+    "dose": 1000.0,
     "source_size": 0.45,
     "defocus": 30.0,
     "strain": 0.0,
@@ -113,8 +113,8 @@ def compare(seed: int = 0, *, model: Model | None = None, without: Model | None 
         micrographs.append(simulated)
         contrast.append(ratio)
         with warnings.catch_warnings():
-            # one of the contexts is wrong on purpose
-            warnings.filterwarnings("ignore", "context: the image looks less like")
+            # that the image does not look like the other material is what is to be shown
+            warnings.filterwarnings("ignore", message="context: the image looks less like")
             classified.append(
                 {
                     way: classify(simulated.micrograph, context, columns=columns, model=each)

@@ -106,7 +106,8 @@ def ideal_posterior(
     )
     bond = context.lattice_constant / np.sqrt(3.0)
     moved = evidence_of_places(scene.layer, bond, drawn["disorder"], scene.relaxation)[inside]
-    counts = np.maximum(simulated.micrograph.data + noise, 0.0)
+    # negative ones too: cut off at 0 they would no longer have the mean that the likelihood expects
+    counts = simulated.micrograph.data + noise
     expected = drawn["dose"] * np.maximum(scene.image, 0.0) + noise
     shares = class_shares(simulated)
     lower = (layer.labels == SINGLE_VACANCY) & ~layer.upper
