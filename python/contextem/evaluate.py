@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 from contextem._processes import each_image
 from contextem.attention import ModelConfig
 from contextem.baselines import NETWORK, TABULAR, fit_network, measure_patches
+from contextem.columns import find_columns
+from contextem.context import Context
 from contextem.model import COMPARED, Model, load_model, packaged_model
 from contextem.patches import patch_complete
-from contextem.scores import Predictions, Scores, score_predictions
+from contextem.pipeline import measure
+from contextem.scores import Predictions, Scores, auroc, score_predictions
+from contextem.simulate.anomalies import ANOMALOUS, KINDS, KNOWN, anomaly_at, mistakable, simulate_anomaly
 from contextem.simulate.dataset import Recipe, manifest, stored
 from contextem.simulate.observer import class_shares, ideal_posterior, with_equal_priors
 from contextem.train import (
@@ -23,6 +28,7 @@ from contextem.train import (
     TEST_FOLDS,
     LabelledColumns,
     measure_sources,
+    misplaced_columns,
     predict,
     split_sources,
 )
@@ -252,3 +258,117 @@ def evaluate_model(
     return score_predictions(
         predict_test_images(folder, data, preset=preset, images=images, ranges=ranges, workers=workers)
     )
+
+
+@dataclass(frozen=True)
+class UnknownScores:
+    """How well the familiarity tells columns of one kind of anomaly from known ones.
+
+    Attributes
+    ----------
+    columns : int
+        Anomalous columns.
+    auroc : float
+        See `contextem.scores.auroc`.
+    flagged, known_flagged : float
+        Share of the anomalous and of the known columns that are called unknown.
+    """
+
+    columns: int
+    auroc: float
+    flagged: float
+    known_flagged: float
+
+
+def familiarity_auroc(
+    model: Model,
+    *,
+    kinds: Sequence[str] = tuple(KINDS),
+    images: int = 24,
+    found: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+) -> dict[str, UnknownScores]:
+    """Score the familiarity on simulated micrographs with anomalies, none of which it was trained against.
+
+    Parameters
+    ----------
+    model : Model
+        With a familiarity, trained with context.
+    kinds : sequence of str
+        Of `contextem.simulate.anomalies.KINDS`.
+    images : int
+        Micrographs of each kind, over all hosts, dopants and conditions the model knows in turn.
+    found : bool
+        Whether columns are found, as a user gets them, or known up to an error of their positions.
+    seed : int
+        Of the micrographs.
+    workers : int, optional
+        Processes; one a core by default.
+
+    Returns
+    -------
+    dict of str to UnknownScores
+        By kind; the known columns are those of the same micrographs, under the right context.
+
+    Examples
+    --------
+    >>> scores = familiarity_auroc(load_model(), kinds=["adatom on metal"], images=2, workers=1)
+    >>> scores["adatom on metal"].auroc > 0.8
+    True
+    """
+    known_to = model.info["training"]
+    rng = np.random.default_rng([seed, 29])
+    cases = []
+    for condition in (str(rng.choice(known_to["conditions"])) for _ in range(images)):
+        energy, detector = condition.split(" keV ")
+        host = known_to["hosts"][len(cases) % len(known_to["hosts"])]
+        cases.append((host, str(rng.choice(known_to["dopants"])), 1e3 * float(energy), detector, seed + len(cases)))
+    scores = {}
+    for kind in kinds:
+        task = partial(_familiarity_of, kind=kind, model=model, found=found)
+        parts = each_image(task, cases, workers=workers, label=kind)
+        known, anomalous = (np.concatenate(part) for part in zip(*parts, strict=True))
+        below = model.unknown_below
+        scores[kind] = UnknownScores(
+            len(anomalous),
+            auroc(known, anomalous),
+            float(np.mean(anomalous < below)) if len(anomalous) else float("nan"),
+            float(np.mean(known < below)) if len(known) else float("nan"),
+        )
+    return scores
+
+
+def _familiarity_of(
+    case: tuple[str, str, float, str, int], kind: str, model: Model, found: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Familiarity of the known and of the anomalous columns of one micrograph."""
+    host, dopant, energy, detector, seed = case
+    if kind.endswith("host") and not mistakable(
+        Context(host, dopant, energy, detector), similar=kind == "similar host"
+    ):
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
+    anomaly = simulate_anomaly(kind, host, dopant, energy, detector, seed)
+    simulated, rng = anomaly.simulated, np.random.default_rng([seed, 31])
+
+    def familiarity(context: Context) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+        micrograph = simulated.micrograph
+        columns = find_columns(micrograph, context) if found else misplaced_columns(simulated, rng)
+        contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
+        truth = anomaly_at(anomaly, columns.positions) if found else anomaly.anomalous
+        prediction = model.predict(contrast[complete], model.context_features(context))
+        return prediction.familiarity, truth[complete]
+
+    stated, truth = familiarity(anomaly.context)
+    if anomaly.context == simulated.context:
+        return stated[truth == KNOWN], stated[truth == ANOMALOUS]
+    return familiarity(simulated.context)[0], stated
+
+
+def unknown_table(scores: Mapping[str, UnknownScores]) -> str:
+    """Return what `familiarity_auroc` returns as lines of text."""
+    lines = [f"{'kind':<18} {'columns':>8} {'AUROC':>7} {'unknown, %':>11} {'of known, %':>12}"]
+    for kind, each in scores.items():
+        shares = f"{100 * each.flagged:>11.1f} {100 * each.known_flagged:>12.2f}"
+        lines.append(f"{kind:<18} {each.columns:>8} {each.auroc:>7.3f} {shares}")
+    return "\n".join(lines)

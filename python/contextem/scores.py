@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.stats import rankdata
 
 from contextem.baselines import LabelledPatches
 from contextem.classification import Classification
@@ -294,6 +295,35 @@ def score_predictions(predictions: Mapping[str, Predictions], *, by_case: bool =
         name: {subset: each.among(images) for subset, images in subsets(each, by_case=by_case).items()}
         for name, each in predictions.items()
     }
+
+
+def auroc(known: NDArray[np.floating[Any]], anomalous: NDArray[np.floating[Any]]) -> float:
+    """Return how often a known column scores higher than an anomalous one, a tie counting half.
+
+    This is the area under the receiver operating characteristic (Hanley and McNeil,
+    https://doi.org/10.1148/radiology.143.1.7063747).
+
+    Parameters
+    ----------
+    known, anomalous : (N,), (M,)
+        Scores of columns of either sort.
+
+    Returns
+    -------
+    float
+        0.5 by chance; NaN without columns of both sorts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> auroc(np.array([3.0, 2.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    n, m = len(known), len(anomalous)
+    if n == 0 or m == 0:
+        return float("nan")
+    ranks = rankdata(np.concatenate([known, anomalous]))
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def match_columns(

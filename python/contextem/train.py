@@ -105,14 +105,17 @@ class LabelledColumns:
 def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed: int) -> tuple[NDArray[Any], ...]:
     """Contrast features and labels of the complete columns, at positions and a scale as uncertain as found ones."""
     rng = np.random.default_rng([seed, 7])
-    micrograph, context = simulated.micrograph, simulated.context
-    positions = simulated.columns.positions
-    positions = positions + rng.normal(scale=POSITION_ERROR / micrograph.sampling, size=positions.shape)
-    positions = np.clip(positions, 0.0, np.array(micrograph.shape) - 1.0)
-    lattice_constant = context.lattice_constant * (1 + rng.normal(scale=SCALE_ERROR))
-    columns = Columns(positions, simulated.columns.sublattice)
-    contrast, complete = measure(micrograph, columns, lattice_constant, config)
+    columns = misplaced_columns(simulated, rng)
+    lattice_constant = simulated.context.lattice_constant * (1 + rng.normal(scale=SCALE_ERROR))
+    contrast, complete = measure(simulated.micrograph, columns, lattice_constant, config)
     return contrast[complete], simulated.labels[complete].astype(np.int64)
+
+
+def misplaced_columns(simulated: SimulatedMicrograph, rng: np.random.Generator) -> Columns:
+    """Return the columns of a simulated micrograph, as far off their places as found ones are."""
+    micrograph, positions = simulated.micrograph, simulated.columns.positions
+    positions = positions + rng.normal(scale=POSITION_ERROR / micrograph.sampling, size=positions.shape)
+    return Columns(np.clip(positions, 0.0, np.array(micrograph.shape) - 1.0), simulated.columns.sublattice)
 
 
 def stated_context(context: Context, rng: np.random.Generator) -> Context:

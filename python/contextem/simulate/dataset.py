@@ -318,6 +318,11 @@ class Scan:
         """Where the axis of the probe lies for the peak of the probe to lie at `offsets`, Å, (pixels, 2)."""
         return self.offsets - self.aberrations.shift(semiangle_of(self.energy))
 
+    def in_image(self, sites: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return where sites (N, 2), Å, appear in the image, px, and which of them lie inside, (N,)."""
+        positions = _in_pixels(sites, self.slow, self.drawn["sampling"])
+        return positions, ((positions >= 0.0) & (positions <= self.pixels - 1)).all(axis=1)
+
 
 def draw_scan(
     host: str,
@@ -408,8 +413,7 @@ def record(
     mean = np.maximum(image, 0.0) * drawn["dose"]
     counts = poisson(np.asarray(mean, dtype=np.float32), scan.rng)
     counts += np.float32(drawn["readout"]) * scan.rng.standard_normal(counts.shape, dtype=np.float32)
-    positions = _in_pixels(sites, scan.slow, drawn["sampling"])
-    inside = ((positions >= 0.0) & (positions <= scan.pixels - 1)).all(axis=1)
+    positions, inside = scan.in_image(sites)
     name = f"{scan.host}-{scan.dopant or 'undoped'}-{beam / 1e3:g}keV-{measured.name}-{scan.seed}"
     conditions = drawn | {
         "host": scan.host,
