@@ -354,7 +354,7 @@ def _familiarity_of(
     def familiarity(context: Context) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
         micrograph = simulated.micrograph
         columns = find_columns(micrograph, context) if found else misplaced_columns(simulated, rng)
-        contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
+        contrast, complete, _ = measure(micrograph, columns, context.lattice_constant, model.config)
         truth = anomaly_at(anomaly, columns.positions) if found else anomaly.anomalous
         prediction = model.predict(contrast[complete], model.context_features(context))
         return prediction.familiarity, truth[complete]

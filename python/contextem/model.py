@@ -2,7 +2,7 @@
 
     moments (N, J) -> contrast features (N, F)      see `contextem.contrast`
     context        -> context features (Fc,)        see `contextem.context`
-    both           -> posterior (N, 5)              see `contextem.attention`
+    both           -> posterior (N, 5)              see `contextem.attention`, then `contextem.sites`
                    -> familiarity (N,)              log of how much likelier a column of the stated specimen is to look
                                                     so than an odd mixture of columns, neighbours and contexts
 
@@ -17,7 +17,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,9 +29,22 @@ from contextem._output import whole_file
 from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES, Context
+from contextem.sites import agree_on_sites, common_odds
 
 COMPARED = ("without_context", "paper")
 """Classifiers kept beside a model, in folders of these names, to compare it with: without context, and as published."""
+
+
+class Surroundings(Protocol):
+    """Columns around each column, as `contextem.neighbours.Neighbourhood` has them."""
+
+    @property
+    def same(self) -> NDArray[np.integer[Any]]:
+        """(N, K) on the same sublattice; -1 for none."""
+
+    @property
+    def other(self) -> NDArray[np.integer[Any]]:
+        """(N, K) on the other sublattice; -1 for none."""
 
 
 class Prediction(NamedTuple):
@@ -113,6 +126,7 @@ class Model:
         self,
         contrast: NDArray[np.float32],
         context: NDArray[np.float32],
+        around: Surroundings | None = None,
         *,
         device: str | None = None,
         batch_size: int = 512,
@@ -125,6 +139,9 @@ class Model:
             From `contextem.contrast.contrast_features`.
         context : (Fc,) or (N, Fc) float32
             One for all the columns, or one a column.
+        around : Neighbourhood, optional
+            Or anything with its `same` and `other`; with it the columns of a neighbourhood decide together which
+            sublattice is the metal's, see `contextem.sites`.
         device : str, optional
             A torch device such as "cpu" or "cuda"; by default the CPU.
         batch_size : int
@@ -149,6 +166,10 @@ class Model:
                 )
                 probabilities[part] = torch.softmax(logits, dim=1).cpu().numpy()
                 familiarity[part] = known.cpu().numpy()
+        strength = float(self.info.get("site_strength", 0.0))
+        if around is not None and strength > 0.0:
+            common = common_odds(probabilities, around.same, around.other)
+            probabilities = agree_on_sites(probabilities, common, strength)
         return Prediction(probabilities, familiarity)
 
     def save(self, folder: str | os.PathLike[str], *, export: bool = True) -> None:

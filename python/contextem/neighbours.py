@@ -40,6 +40,14 @@ class Neighbourhood:
     same: NDArray[np.int64]
     other: NDArray[np.int64]
 
+    def surroundings(self, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return `same` and `other` of the columns kept (N,), counted among these, each `SURROUNDINGS` wide."""
+        number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
+        tables = [np.full((int(kept.sum()), SURROUNDINGS), -1, np.int32) for _ in range(2)]
+        for table, indices in zip(tables, (self.same, self.other), strict=True):
+            table[:, : indices.shape[1]] = number[indices[kept]]
+        return tables[0], tables[1]
+
 
 def neighbourhood(
     positions: NDArray[np.float64],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from contextem.contrast import contrast_features
 from contextem.micrograph import Detector, Micrograph
 from contextem.model import Model, load_model
 from contextem.moments import column_moments
-from contextem.neighbours import neighbourhood
+from contextem.neighbours import Neighbourhood, neighbourhood
 from contextem.patches import antialias, patch_complete
 from contextem.responses import DETECTOR_ANGLES
 
@@ -75,8 +76,8 @@ def classify(
     context = context.with_recording(micrograph)
     context_features = model.context_features(context)
     columns = find_columns(micrograph, context) if columns is None else columns
-    contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
-    probabilities, familiarity = model.predict(contrast, context_features, device=device)
+    contrast, complete, around = measure(micrograph, columns, context.lattice_constant, model.config)
+    probabilities, familiarity = model.predict(contrast, context_features, around, device=device)
     better = better_context(contrast[complete], context, model, device=device)
     if better is not None:
         warnings.warn(
@@ -152,9 +153,25 @@ def _words(context: Context) -> str:
     return f"{context.host} on {context.detector.name}{at}"
 
 
-def measure(
-    micrograph: Micrograph, columns: Columns, lattice_constant: float, config: ModelConfig
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+class Measured(NamedTuple):
+    """What a model is fed with.
+
+    Attributes
+    ----------
+    contrast : (N, F) float32
+        Contrast features.
+    complete : (N,) bool
+        Whether the patch lies inside the image.
+    around : Neighbourhood
+        The columns around each column.
+    """
+
+    contrast: NDArray[np.float32]
+    complete: NDArray[np.bool_]
+    around: Neighbourhood
+
+
+def measure(micrograph: Micrograph, columns: Columns, lattice_constant: float, config: ModelConfig) -> Measured:
     """Measure the columns of a micrograph as a model needs them.
 
     Parameters
@@ -170,8 +187,7 @@ def measure(
 
     Returns
     -------
-    (N, F) float32, (N,) bool
-        Contrast features, and whether the patch lies inside the image.
+    Measured
 
     Raises
     ------
@@ -194,4 +210,4 @@ def measure(
     mirrored = np.pad(image, margin, mode="symmetric")
     moments = column_moments(mirrored, columns.positions + margin, config.basis, scale=scale)
     around = neighbourhood(columns.positions, columns.sublattice, complete, lattice_constant / micrograph.sampling)
-    return contrast_features(moments, complete, around, config.basis), complete
+    return Measured(contrast_features(moments, complete, around, config.basis), complete, around)

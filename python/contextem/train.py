@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -28,11 +30,12 @@ from contextem.micrograph import Detector
 from contextem.model import Model, Prediction
 from contextem.pipeline import measure
 from contextem.simulate.dataset import CHALCOGENS, Recipe, SimulatedMicrograph, alloy_recipes, recipes, stored
+from contextem.sites import agree_on_sites, common_odds
 
 FOLDS = 10
 """Of every ten images of a case and condition, `TEST_FOLDS` are for testing and `VALIDATION_FOLDS` for calibration."""
 TEST_FOLDS, VALIDATION_FOLDS = (4, 9), (3, 8)
-WATCHED = 1500
+WATCHED = 600
 """Most images of validation and of test that training looks at."""
 POSITION_ERROR = 0.07
 """Standard deviation of a found column's position, Å; added to the true positions before patches are measured."""
@@ -47,6 +50,9 @@ FAMILIARITY_SHARE = 0.2
 UNKNOWN_QUANTILE = 0.005
 """Share of known columns that are called unknown."""
 
+OF_COLUMNS = ("contrast", "labels", "weight", "same", "other", "image")
+"""Attributes of `LabelledColumns` with an entry for each column; the others have one for each image."""
+
 
 @dataclass(frozen=True)
 class LabelledColumns:
@@ -60,6 +66,8 @@ class LabelledColumns:
         Index into `contextem.columns.CLASSES`.
     weight : (N,) float32
         Columns of its class and image that a column stands for.
+    same, other : (N, K) int32
+        Columns around on the same and on the other sublattice, -1 for none; K is 0 where not all columns are kept.
     image : (N,) int64
         Which image each column is from; indexes the attributes below.
     intensities, context, composition : (I, Fc) float32
@@ -73,6 +81,8 @@ class LabelledColumns:
     contrast: NDArray[np.float32]
     labels: NDArray[np.int64]
     weight: NDArray[np.float32]
+    same: NDArray[np.int32]
+    other: NDArray[np.int32]
     image: NDArray[np.int64]
     intensities: NDArray[np.float32]
     context: NDArray[np.float32]
@@ -93,22 +103,37 @@ class LabelledColumns:
 
     def of_images(self, chosen: NDArray[np.bool_]) -> LabelledColumns:
         """Return the columns of chosen images, (I,) bool."""
-        columns = chosen[self.image]
-        number = np.cumsum(chosen) - 1
-        parts = {
-            f.name: getattr(self, f.name)[columns if f.name in ("contrast", "labels", "weight", "image") else chosen]
-            for f in fields(self)
-        }
-        return LabelledColumns(**parts | {"image": number[parts["image"]]})
+        return self._part(np.flatnonzero(chosen[self.image]), chosen)
+
+    def few(self, per_class: int, seed: int) -> LabelledColumns:
+        """Return at most `per_class` columns of each class and image, drawn at random, for training."""
+        starts = np.searchsorted(self.image, np.arange(len(self.dose) + 1))
+        kept, weights = [], []
+        for image, (start, stop) in enumerate(itertools.pairwise(starts)):
+            rng = np.random.default_rng([seed, image])
+            chosen, weight = few_of_each(self.labels[start:stop], per_class, rng)
+            kept.append(start + chosen)
+            weights.append(weight)
+        part = self._part(np.concatenate(kept), np.ones(len(self.dose), bool))
+        none = np.zeros((len(part), 0), np.int32)
+        return replace(part, weight=np.concatenate(weights), same=none, other=none)
+
+    def _part(self, kept: NDArray[np.int64], images: NDArray[np.bool_]) -> LabelledColumns:
+        """Return columns (M,) int, of images (I,) bool."""
+        parts = {f.name: getattr(self, f.name)[kept if f.name in OF_COLUMNS else images] for f in fields(self)}
+        number = np.full(len(self) + 1, -1, np.int32)
+        number[kept] = np.arange(len(kept))
+        parts |= {name: number[parts[name]] for name in ("same", "other")}
+        return LabelledColumns(**parts | {"image": (np.cumsum(images) - 1)[parts["image"]]})
 
 
 def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed: int) -> tuple[NDArray[Any], ...]:
-    """Contrast features and labels of the complete columns, at positions and a scale as uncertain as found ones."""
+    """Contrast features, labels and surroundings of the complete columns, measured as imprecisely as found ones."""
     rng = np.random.default_rng([seed, 7])
     columns = misplaced_columns(simulated, rng)
     lattice_constant = simulated.context.lattice_constant * (1 + rng.normal(scale=SCALE_ERROR))
-    contrast, complete = measure(simulated.micrograph, columns, lattice_constant, config)
-    return contrast[complete], simulated.labels[complete].astype(np.int64)
+    contrast, complete, around = measure(simulated.micrograph, columns, lattice_constant, config)
+    return contrast[complete], simulated.labels[complete].astype(np.int64), *around.surroundings(complete)
 
 
 def misplaced_columns(simulated: SimulatedMicrograph, rng: np.random.Generator) -> Columns:
@@ -141,15 +166,18 @@ def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int |
     conditions = simulated.conditions
     seed = int(conditions["seed"])
     context = stated_context(simulated.context, np.random.default_rng([seed, 13]))
-    contrast, labels = measure_simulated(simulated, config, seed)
+    contrast, labels, same, other = measure_simulated(simulated, config, seed)
     weight = np.ones(len(labels), np.float32)
     if per_class is not None:
         chosen, weight = few_of_each(labels, per_class, np.random.default_rng([seed, 11]))
         contrast, labels = contrast[chosen], labels[chosen]
+        same = other = np.zeros((len(labels), 0), np.int32)
     return (
         contrast,
         labels,
         weight,
+        same,
+        other,
         context.vector("intensities"),
         context.vector("roles"),
         context.vector("composition"),
@@ -219,19 +247,19 @@ def measure_sources(
     """
     task = partial(_measure_source, config=config, per_class=per_class)
     rows = each_image(task, sources, workers=workers, label=label)
-    contrast, labels, weight, intensities, context, composition, case, condition, dose = zip(*rows, strict=True)
-    return LabelledColumns(
-        contrast=np.concatenate(contrast),
-        labels=np.concatenate(labels),
-        weight=np.concatenate(weight),
-        image=np.repeat(np.arange(len(rows)), [len(part) for part in labels]),
-        intensities=np.stack(intensities),
-        context=np.stack(context),
-        composition=np.stack(composition),
-        case=np.asarray(case),
-        condition=np.asarray(condition),
-        dose=np.asarray(dose),
-    )
+    names = [f.name for f in fields(LabelledColumns) if f.name != "image"]
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    counts = [len(part) for part in columns["labels"]]
+    starts = np.cumsum([0, *counts[:-1]])
+    for name in ("same", "other"):
+        columns[name] = tuple(
+            np.where(part >= 0, part + start, -1).astype(np.int32)
+            for part, start in zip(columns[name], starts, strict=True)
+        )
+    joined = {
+        name: np.concatenate(parts) if name in OF_COLUMNS else np.asarray(parts) for name, parts in columns.items()
+    }
+    return LabelledColumns(image=np.repeat(np.arange(len(rows)), counts), **joined)
 
 
 @dataclass(frozen=True)
@@ -382,33 +410,40 @@ def predict(model: Model, columns: LabelledColumns) -> Prediction:
     """Posterior (N, 5) and familiarity (N,) of measured columns, each with the context of its image."""
     context = columns.context_of(model.config.context)[columns.image]
     device = str(next(model.network.parameters()).device)
-    return model.predict(columns.contrast, context, device=device)
+    return model.predict(columns.contrast, context, columns, device=device)
 
 
 def calibrate(model: Model, validation: LabelledColumns) -> None:
-    """Set the temperature that makes the validation columns likeliest, and the threshold of the familiar ones.
+    """Set temperature, strength of the sites' common word and threshold of the familiar, from validation columns.
 
-    Guo et al., "On calibration of modern neural networks", https://doi.org/10.48550/arXiv.1706.04599.
+    The first two make the true classes likeliest, one after the other.  Guo et al., "On calibration of modern neural
+    networks", https://doi.org/10.48550/arXiv.1706.04599.
     """
-    prediction = predict(model, validation)
-    logits = torch.from_numpy(np.log(np.maximum(prediction.probabilities, 1e-30)))
-    labels, weight = torch.from_numpy(validation.labels), torch.from_numpy(validation.weight)
-    log_temperature = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=50, line_search_fn="strong_wolfe")
+    model.info.pop("site_strength", None)
+    probabilities, familiarity = predict(model, validation)
+    weight, rows = validation.weight, np.arange(len(validation))
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        losses = functional.cross_entropy(logits / log_temperature.exp(), labels, reduction="none")
-        loss = (weight * losses).sum() / weight.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def surprise(posterior: NDArray[np.floating[Any]]) -> float:
+        true = np.asarray(posterior, np.float64)[rows, validation.labels]
+        return float(np.average(-np.log(np.maximum(true, 1e-9)), weights=weight))
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    model.network.temperature.mul_(log_temperature.detach().exp())
-    if model.config.kind == "lattice":
-        order = np.argsort(prediction.familiarity)
-        share = np.cumsum(validation.weight[order]) / validation.weight.sum()
-        model.info["unknown_below"] = float(prediction.familiarity[order][np.searchsorted(share, UNKNOWN_QUANTILE)])
+    def tempered(temperature: float) -> NDArray[np.float64]:
+        powers = np.maximum(probabilities, 1e-30).astype(np.float64) ** (1.0 / temperature)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    temperature = float(minimize_scalar(lambda t: surprise(tempered(t)), bounds=(0.3, 3.0), method="bounded").x)
+    model.network.temperature.mul_(temperature)
+    if model.config.kind == "paper":
+        return
+    posterior = tempered(temperature)
+    common = common_odds(posterior, validation.same, validation.other)
+    strength = minimize_scalar(
+        lambda x: surprise(agree_on_sites(posterior, common, x)), bounds=(0.05, 20.0), method="bounded"
+    )
+    order = np.argsort(familiarity)
+    share = np.cumsum(weight[order]) / weight.sum()
+    model.info["site_strength"] = float(strength.x) if strength.fun < surprise(posterior) else 0.0
+    model.info["unknown_below"] = float(familiarity[order][np.searchsorted(share, UNKNOWN_QUANTILE)])
 
 
 def training_data(
@@ -417,11 +452,11 @@ def training_data(
     """Measure what a classifier is trained, calibrated and watched on; alloys are added to the training images."""
     split = split_sources(data, preset, images, seed)
     sources = split.training + list(alloy_recipes(round(ALLOYS * len(split.training)), seed, CHALCOGENS))
-    take = partial(measure_sources, config=config, per_class=PER_CLASS, workers=workers)
+    take = partial(measure_sources, config=config, workers=workers)
     rng = np.random.default_rng([seed, 19])
     watched = [[part[i] for i in rng.permutation(len(part))[:WATCHED]] for part in (split.validation, split.test)]
     return (
-        take(sources, label="training images"),
+        take(sources, per_class=PER_CLASS, label="training images"),
         take(watched[0], label="validation images"),
         take(watched[1], label="test images"),
     )

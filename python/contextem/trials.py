@@ -73,9 +73,7 @@ def measure_pool(
     """
     real = recipes(preset, images, seed)
     alloys = alloy_recipes(round(ALLOYS * len(real)), seed, CHALCOGENS)
-    columns = measure_sources(
-        [*real, *alloys], config, per_class=PER_CLASS, workers=workers, label="images of all trials"
-    )
+    columns = measure_sources([*real, *alloys], config, workers=workers, label="images of all trials")
     fold = [recipe.seed % FOLDS for recipe in real] + [-1] * len(alloys)
     return Pool(columns, np.array(fold), np.array([recipe.ranges == "reference" for recipe in (*real, *alloys)]))
 
@@ -128,7 +126,7 @@ def run_trial(
         tested = left_out & (pool.fold >= 0)
     test = columns.of_images(tested & pool.reference)
     model, _ = train(
-        columns.of_images(training),
+        columns.of_images(training).few(PER_CLASS, trial),
         columns.of_images(validation),
         test,
         config,
