@@ -154,7 +154,7 @@ class Model:
         """
         network = self.network.to(device or "cpu").eval()
         target = network.mean.device
-        common = context.ndim == 1
+        shared_context = context.ndim == 1
         probabilities = np.empty((len(contrast), len(CLASSES)), np.float32)
         familiarity = np.empty(len(contrast), np.float32)
         with torch.inference_mode():
@@ -162,7 +162,7 @@ class Model:
             for start in range(0, len(contrast), batch_size):
                 part = slice(start, start + batch_size)
                 logits, known = network(
-                    torch.from_numpy(contrast[part]).to(target), shared[None] if common else shared[part]
+                    torch.from_numpy(contrast[part]).to(target), shared[None] if shared_context else shared[part]
                 )
                 probabilities[part] = torch.softmax(logits, dim=1).cpu().numpy()
                 familiarity[part] = known.cpu().numpy()

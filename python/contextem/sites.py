@@ -33,7 +33,8 @@ def site_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     p = np.asarray(probabilities, np.float64)
     metal, chalcogen = p[:, METAL_SITE].sum(axis=1), p[:, ~METAL_SITE].sum(axis=1)
     tiny = np.exp(-2.0 * SURE)
-    return np.clip(np.log(np.maximum(metal, tiny)) - np.log(np.maximum(chalcogen, tiny)), -SURE, SURE)
+    odds = np.log(np.maximum(metal, tiny)) - np.log(np.maximum(chalcogen, tiny))
+    return np.asarray(np.clip(odds, -SURE, SURE))
 
 
 def common_odds(

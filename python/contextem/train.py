@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,7 @@ def measure_sources(
             np.where(part >= 0, part + start, -1).astype(np.int32)
             for part, start in zip(columns[name], starts, strict=True)
         )
-    joined = {
+    joined: dict[str, Any] = {
         name: np.concatenate(parts) if name in OF_COLUMNS else np.asarray(parts) for name, parts in columns.items()
     }
     return LabelledColumns(image=np.repeat(np.arange(len(rows)), counts), **joined)
