@@ -216,6 +216,7 @@ def predict_with_baselines(
     """
     training = model.info["training"]
     seed = training["seed"] - training["seed"] % FOLDS
+    data = None if data is not None and _for_testing_only(data) else data
     seen = split_sources(data, preset or training["preset"], BASELINE_IMAGES, seed).training
     if data is not None:
         numbers = sorted({_number(path) for path in seen})[:BASELINE_IMAGES]
@@ -229,6 +230,11 @@ def predict_with_baselines(
     return predictions
 
 
+def _for_testing_only(data: Path) -> bool:
+    """Whether all images of a data set are for testing: those of abTEM, on which nothing is trained."""
+    return bool(manifest(data)["engine"] != "responses")
+
+
 def _number(source: Recipe | Path) -> int:
     return source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1])
 
@@ -237,8 +243,8 @@ def sources_for_test(
     model: Model, data: Path | None, *, preset: str | None, images: int, ranges: str = "reference"
 ) -> list[Recipe | Path]:
     """Return test micrographs no model trained with these seeds has seen; arguments as for `predict_test_images`."""
-    if data is not None and manifest(data)["engine"] != "responses":
-        return list(stored(data))  # what no model is trained on
+    if data is not None and _for_testing_only(data):
+        return list(stored(data))
     training = model.info["training"]
     first = training["seed"] - training["seed"] % FOLDS
     every = FOLDS // len(TEST_FOLDS)

@@ -29,6 +29,7 @@ from contextem._output import whole_file
 from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES, Context
+from contextem.contrast import contrast_blocks
 from contextem.sites import agree_on_sites, common_odds
 
 COMPARED = ("without_context", "paper")
@@ -196,7 +197,7 @@ class Model:
         """Return the network as a program of (B, F) contrast and (B, Fc) context features, for any B."""
         network = self.network.cpu().eval()
         example = (
-            torch.zeros(3, len(network.mean)),
+            torch.zeros(3, sum(contrast_blocks(self.config.basis).values())),
             torch.zeros(3, sum(CONTEXT_TOKENS[self.config.context])),
         )
         batch = torch.export.Dim("columns")
