@@ -317,7 +317,7 @@ def test_superposition_agrees_with_multislice_in_every_case(host, dopant, energy
 
 def assert_agreement(found):
     pairs = found.labels == X2
-    assert np.abs(found.errors[:, ~pairs]).max() < 0.015
+    assert np.abs(found.errors[:, ~pairs]).max() < 0.02
     # separations vary from configuration to configuration
     assert np.abs(found.errors[:, pairs]).max() < 0.03
     for label in np.unique(found.labels):
