@@ -12,7 +12,7 @@ from contextem.responses import collection_angles, library
 
 ANGLE_RANGES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "HAADF": ((60.0, 80.0), (170.0, 220.0)),
-    "MAADF": ((42.0, 55.0), (100.0, 130.0)),
+    "MAADF": ((36.0, 58.0), (85.0, 135.0)),
 }
 """Range of inner and of outer collection angle, mrad, drawn for a detector without angles."""
 
