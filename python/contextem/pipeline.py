@@ -125,7 +125,7 @@ def better_context(
         within `LATTICE_TOLERANCE` of the stated one, on the stated detector and on others the model knows.
     """
     encoding = model.config.context
-    if encoding == "none" or model.unknown_below == -np.inf or len(contrast) == 0:
+    if encoding == "none" or model.misfit_below == -np.inf or len(contrast) == 0:
         return None
     chosen = contrast[:: -(-len(contrast) // CHECKED_COLUMNS)]
 
@@ -133,7 +133,7 @@ def better_context(
         return float(model.predict(chosen, candidate.vector(encoding), device=device).familiarity.mean())
 
     stated = fit(context)
-    if stated > model.unknown_below + MISFIT:
+    if stated > model.misfit_below:
         return None
     candidates = [
         Context(host, tuple(d for d in context.dopants if d != known.metal), context.energy, detector)

@@ -46,6 +46,8 @@ FAMILIARITY_SHARE = 0.2
 """Share of the familiarity in the loss."""
 UNKNOWN_QUANTILE = 0.005
 """Share of known columns that are called unknown."""
+MISFIT_QUANTILE = 0.02
+"""Share of the images under whose right context another one is tried."""
 WITHOUT_CONTEXT, PAPER_MODEL = "without_context", "paper"
 """Folders, within that of a model, of the classifiers it is compared with."""
 
@@ -324,6 +326,9 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=epochs * batches, pct_start=0.15
     )
+    # the typicality shares no weights with the others and is not to shorten their steps
+    named = list(network.named_parameters())
+    clipped = [[p for name, p in named if name.startswith("typicality.") == apart] for apart in (False, True)]
     curves = Curves([], [])
     model = Model(network, {})
     with tqdm(total=epochs * batches, desc=label, unit="batch", disable=None) as progress:
@@ -337,9 +342,12 @@ def train(
                 loss = (weight[batch] * losses).mean()
                 if isinstance(network, LatticeClassifier):
                     loss = loss + FAMILIARITY_SHARE * familiarity_loss(network, *known, familiarity)
+                    given = network.given(known[1], labels[batch])
+                    loss = loss + network.typicality.loss(network.standardise(known[0]), given)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                for group in clipped:
+                    torch.nn.utils.clip_grad_norm_(group, 1.0)
                 optimizer.step()
                 schedule.step()
                 right += float(weight[batch][logits.argmax(dim=1) == labels[batch]].sum())
@@ -404,10 +412,21 @@ def calibrate(model: Model, validation: LabelledColumns) -> None:
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     model.network.temperature.copy_(log_temperature.detach().exp())
-    if model.config.kind == "lattice":
-        order = np.argsort(prediction.familiarity)
+    network = model.network
+    if isinstance(network, LatticeClassifier):
+        with torch.no_grad():
+            context = torch.from_numpy(validation.context_of(model.config.context)[validation.image])
+            given = network.given(context, torch.from_numpy(prediction.probabilities.argmax(axis=1)))
+            standard = network.standardise(torch.from_numpy(validation.contrast))
+            network.typicality.calibrate(standard, given, torch.from_numpy(prediction.familiarity))
+        familiarity = predict(model, validation).familiarity
+        order = np.argsort(familiarity)
         share = np.cumsum(validation.weight[order]) / validation.weight.sum()
-        model.info["unknown_below"] = float(prediction.familiarity[order][np.searchsorted(share, UNKNOWN_QUANTILE)])
+        model.info["unknown_below"] = float(familiarity[order][np.searchsorted(share, UNKNOWN_QUANTILE)])
+        images = np.unique(validation.image, return_inverse=True)[1]
+        model.info["misfit_below"] = float(
+            np.quantile(np.bincount(images, familiarity) / np.bincount(images), MISFIT_QUANTILE)
+        )
 
 
 def training_data(
