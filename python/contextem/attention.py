@@ -2,7 +2,8 @@
 
     LatticeClassifier   the contrast encoder turns all a column and its neighbours show into a few tokens; the five
                         classes, each carrying the brightness physics expects of it, ask these tokens and each other
-                        ("do I look like two selenium atoms beside this metal?") and answer with a logit each
+                        ("do I look like two selenium atoms beside this metal?") and answer with a logit each;
+                        together they tell how familiar the column is, and how usual it looks is added
     PaperClassifier     the rotation invariants of the column alone, one token for each angular order, and the context,
                         one token for each role; a class token collects the answer
 
@@ -25,6 +26,7 @@ from contextem.context import ENERGIES
 from contextem.contrast import contrast_blocks, invariant_orders
 from contextem.elements import SUBSHELLS
 from contextem.micrograph import DETECTORS
+from contextem.typicality import Typicality
 from contextem.zernike import ZernikeBasis
 
 CONTEXT_TOKENS: dict[str, tuple[int, ...]] = {
@@ -170,17 +172,35 @@ class LatticeClassifier(Classifier):
         self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.depth))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
         self.familiarity = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+        blocks = contrast_blocks(config.basis)
+        own = blocks["invariants"] + blocks["centre"]
+        near = own + blocks["first"] + blocks["second"]
+        given = sum(CONTEXT_TOKENS[config.context]) + len(CLASSES)
+        self.typicality = Typicality(features, (range(own), range(own, near)), given, config.hidden // 2)
+
+    def given(self, context: Tensor, labels: Tensor) -> Tensor:  # (B | 1, Fc), (B,) -> (B, Fc + C)
+        """Return context and class of each column as its typicality is judged by them."""
+        classes = (labels[:, None] == torch.arange(len(CLASSES), device=labels.device)).to(context.dtype)
+        return torch.cat([context + torch.zeros_like(classes[:, :1]), classes], dim=1)
 
     def forward(self, contrast: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:  # (B, F), (B | 1, Fc)
-        """Return the logits of the five classes, (B, C), and of the column being a known one, (B,)."""
-        tokens = self.encoder(self.standardise(contrast))  # (B, T, D)
+        """Return the logits of the five classes, (B, C), and how familiar the column is, (B,).
+
+        That is the log of the odds that column, neighbours and context belong together and, but in training, how usual
+        the column and its neighbours look.
+        """
+        standard = self.standardise(contrast)
+        tokens = self.encoder(standard)  # (B, T, D)
         asking = self.classes[None]  # (B | 1, C, D)
         if self.expectation is not None:
             asking = asking + self.expectation(torch.unflatten(context, 1, (len(CLASSES), -1)))
         for layer in self.layers:
             asking = layer(asking, tokens)
         logits = self.head(asking)[..., 0] / self.temperature
-        return logits, self.familiarity(asking.mean(dim=1))[:, 0]
+        familiarity = self.familiarity(asking.mean(dim=1))[:, 0]
+        if not self.training:
+            familiarity = familiarity + self.typicality(standard, self.given(context, logits.argmax(dim=1)))
+        return logits, familiarity
 
 
 class PaperClassifier(Classifier):

@@ -72,7 +72,8 @@ class Classification:
     complete : (N,) bool
         False where the patch leaves the image.
     familiarity : (N,) float32
-        Log of the odds that the column, its neighbours and the stated context belong together.
+        Log of the odds that the column, its neighbours and the stated context belong together, lowered where they look
+        unusual.
     unknown : (N,) bool
         True where they do not: an adatom, a grain boundary, a second layer, or a context that is not that of the image.
         Such columns keep their class, but are not counted.

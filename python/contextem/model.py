@@ -4,7 +4,8 @@
     context        -> context features (Fc,)        see `contextem.context`
     both           -> posterior (N, 5)              see `contextem.attention`, then `contextem.sites`
                    -> familiarity (N,)              log of how much likelier a column of the stated specimen is to look
-                                                    so than an odd mixture of columns, neighbours and contexts
+                                                    so than an odd mixture of columns, neighbours and contexts; lower
+                                                    where it looks like no column, see `contextem.typicality`
 
 The weights are safetensors, everything else is JSON beside them; ``model.pt2`` is the same network for `torch.export`.
 """
@@ -56,7 +57,8 @@ class Prediction(NamedTuple):
     probabilities : (N, 5) float32
         Posterior of the classes, in the order of `contextem.columns.CLASSES`.
     familiarity : (N,) float32
-        Log of the odds that column, neighbours and context belong together; 0 for a model that does not judge it.
+        Log of the odds that column, neighbours and context belong together, lowered where they look unusual; 0 for a
+        model that does not judge it.
     """
 
     probabilities: NDArray[np.float32]
@@ -79,6 +81,11 @@ class Model:
     def unknown_below(self) -> float:
         """Familiarity below which a column is called unknown; minus infinity where that was not learnt."""
         return float(self.info.get("unknown_below", -np.inf))
+
+    @property
+    def misfit_below(self) -> float:
+        """Mean familiarity of an image below which its context is doubted; minus infinity where that was not learnt."""
+        return float(self.info.get("misfit_below", -np.inf))
 
     def context_features(self, context: Context) -> NDArray[np.float32]:
         """Return the context as this model reads it.

@@ -49,6 +49,8 @@ FAMILIARITY_SHARE = 0.2
 """Share of the familiarity in the loss."""
 UNKNOWN_QUANTILE = 0.005
 """Share of known columns that are called unknown."""
+MISFIT_QUANTILE = 0.02
+"""Share of the images under whose right context another one is tried."""
 
 OF_COLUMNS = ("contrast", "labels", "weight", "same", "other", "image")
 """Attributes of `LabelledColumns` with an entry for each column; the others have one for each image."""
@@ -350,6 +352,9 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=epochs * batches, pct_start=0.15
     )
+    # the typicality shares no weights with the others and is not to shorten their steps
+    named = list(network.named_parameters())
+    clipped = [[p for name, p in named if name.startswith("typicality.") == apart] for apart in (False, True)]
     curves = Curves([], [])
     model = Model(network, {})
     with tqdm(total=epochs * batches, desc=label, unit="batch", disable=None) as progress:
@@ -363,9 +368,12 @@ def train(
                 loss = (weight[batch] * losses).mean()
                 if isinstance(network, LatticeClassifier):
                     loss = loss + FAMILIARITY_SHARE * familiarity_loss(network, *known, familiarity)
+                    given = network.given(known[1], labels[batch])
+                    loss = loss + network.typicality.loss(network.standardise(known[0]), given)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                for group in clipped:
+                    torch.nn.utils.clip_grad_norm_(group, 1.0)
                 optimizer.step()
                 schedule.step()
                 right += float(weight[batch][logits.argmax(dim=1) == labels[batch]].sum())
@@ -432,18 +440,29 @@ def calibrate(model: Model, validation: LabelledColumns) -> None:
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     temperature = float(minimize_scalar(lambda t: surprise(tempered(t)), bounds=(0.3, 3.0), method="bounded").x)
-    model.network.temperature.mul_(temperature)
-    if model.config.kind == "paper":
+    network = model.network
+    network.temperature.mul_(temperature)
+    if not isinstance(network, LatticeClassifier):
         return
     posterior = tempered(temperature)
     common = common_odds(posterior, validation.same, validation.other)
     strength = minimize_scalar(
         lambda x: surprise(agree_on_sites(posterior, common, x)), bounds=(0.05, 20.0), method="bounded"
     )
+    model.info["site_strength"] = float(strength.x) if strength.fun < surprise(posterior) else 0.0
+    with torch.no_grad():
+        context = torch.from_numpy(validation.context_of(model.config.context)[validation.image])
+        given = network.given(context, torch.from_numpy(probabilities.argmax(axis=1)))
+        standard = network.standardise(torch.from_numpy(validation.contrast))
+        network.typicality.calibrate(standard, given, torch.from_numpy(familiarity))
+    familiarity = predict(model, validation).familiarity
     order = np.argsort(familiarity)
     share = np.cumsum(weight[order]) / weight.sum()
-    model.info["site_strength"] = float(strength.x) if strength.fun < surprise(posterior) else 0.0
     model.info["unknown_below"] = float(familiarity[order][np.searchsorted(share, UNKNOWN_QUANTILE)])
+    images = np.unique(validation.image, return_inverse=True)[1]
+    model.info["misfit_below"] = float(
+        np.quantile(np.bincount(images, familiarity) / np.bincount(images), MISFIT_QUANTILE)
+    )
 
 
 def training_data(
