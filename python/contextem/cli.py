@@ -371,6 +371,11 @@ def train(
     help="Train other classifiers on some of the training images and score them too; needs the extra `baselines`.",
 )
 @click.option(
+    "--unknown",
+    is_flag=True,
+    help="Instead: see how well adatoms, grain boundaries, second layers and wrong hosts are told from known columns.",
+)
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the scores (JSON), a model card and figures."
 )
 def evaluate(
@@ -382,9 +387,13 @@ def evaluate(
     workers: int | None,
     ideal: bool,
     baselines: bool,
+    unknown: bool,
     output: Path | None,
 ) -> None:
     """Score a model (the packaged one by default) on test images, beside the same classifier without context."""
+    if unknown:
+        _evaluate_unknown(model_folder, 12 * images, workers)
+        return
     from contextem.evaluate import predict_test_images, report
     from contextem.scores import score_predictions
 
@@ -420,6 +429,16 @@ def evaluate(
     facts = {"model": json.loads((folder / "model.json").read_text(encoding="utf-8")), "test": test}
     written = write_report(output, predictions, facts=facts, near_z=near_z, model_folder=folder)
     click.echo(f"wrote {', '.join(map(str, written))}")
+
+
+def _evaluate_unknown(model_folder: Path | None, images: int, workers: int | None) -> None:
+    from contextem.evaluate import familiarity_auroc, unknown_table
+    from contextem.model import load_model
+
+    model = load_model(model_folder)
+    for found, title in ((False, "at the true positions"), (True, "at found positions")):
+        scores = familiarity_auroc(model, images=images, found=found, workers=workers)
+        click.echo(f"columns {title}, {images} images of each kind\n{unknown_table(scores)}")
 
 
 @main.command()

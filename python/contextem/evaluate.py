@@ -321,7 +321,7 @@ def familiarity_auroc(
     """
     known_to = model.info["training"]
     rng = np.random.default_rng([seed, 29])
-    cases = []
+    cases: list[tuple[str, str, float, str, int]] = []
     for condition in (str(rng.choice(known_to["conditions"])) for _ in range(images)):
         energy, detector = condition.split(" keV ")
         host = known_to["hosts"][len(cases) % len(known_to["hosts"])]
