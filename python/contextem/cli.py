@@ -401,6 +401,11 @@ def train(
     help="Train again from so many seeds, and without some materials, for the model card; takes long.",
 )
 @click.option(
+    "--unknown",
+    is_flag=True,
+    help="Instead: see how well adatoms, grain boundaries, second layers and wrong hosts are told from known columns.",
+)
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the scores (JSON), a model card and figures."
 )
 def evaluate(
@@ -414,9 +419,13 @@ def evaluate(
     baselines: bool,
     reference: Path | None,
     trials: int | None,
+    unknown: bool,
     output: Path | None,
 ) -> None:
     """Score a model (the packaged one by default) on test images, beside the same classifier without context."""
+    if unknown:
+        _evaluate_unknown(model_folder, 12 * images, workers)
+        return
     from contextem.evaluate import predict_test_images, report
     from contextem.scores import score_predictions
 
@@ -462,6 +471,16 @@ def evaluate(
     facts = {"model": json.loads((folder / "model.json").read_text(encoding="utf-8")), "test": test}
     written = write_report(output, predictions, facts=facts, near_z=near_z, model_folder=folder, **sets)
     click.echo(f"wrote {', '.join(map(str, written))}")
+
+
+def _evaluate_unknown(model_folder: Path | None, images: int, workers: int | None) -> None:
+    from contextem.evaluate import familiarity_auroc, unknown_table
+    from contextem.model import load_model
+
+    model = load_model(model_folder)
+    for found, title in ((False, "at the true positions"), (True, "at found positions")):
+        scores = familiarity_auroc(model, images=images, found=found, workers=workers)
+        click.echo(f"columns {title}, {images} images of each kind\n{unknown_table(scores)}")
 
 
 @main.command()

@@ -1,7 +1,7 @@
 """How usual a column and its neighbours look: what no class of column looks like tells adatoms and grain boundaries.
 
-    r_i = (x_i - m_i(rest, context, class)) / s_i(rest, context, class)      how far each feature is off its expectation
-    t   = -log mean_i (L^-1 r)_i^2,   L L^T = cov(r)                          how usual they are together
+    r_i = (x_i - m_i(rest, context, class)) / s_i(rest, context, class)       how far each feature is off
+    t   = -log mean_i (L^-1 r)_i^2,   L L^T = cov(r)                          how usual all are together
 
 A network gives mean m and spread s of some features, those of the column or of its neighbours, from all the others, the
 context and the class; so noise, which the others show as well, is not taken for something strange.  It has only seen

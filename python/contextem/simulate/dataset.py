@@ -321,7 +321,7 @@ class Scan:
     def in_image(self, sites: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return where sites (N, 2), Å, appear in the image, px, and which of them lie inside, (N,)."""
         positions = _in_pixels(sites, self.slow, self.drawn["sampling"])
-        inside = np.asarray(((positions >= 0.0) & (positions <= self.pixels - 1)).all(axis=1))
+        inside: NDArray[np.bool_] = np.all((positions >= 0.0) & (positions <= self.pixels - 1), axis=1)
         return positions, inside
 
 
