@@ -252,7 +252,7 @@ class Classification:
             label = f"unknown  {int(self.unknown.sum())}"
             handles.append(Line2D([], [], label=label, markersize=6, **crosses | {"color": "0.4"}))
         # letters are about six tenths of the font size wide, a marker and the gap to the next entry four times it
-        wide = 0.58 * sum(len(handle.get_label()) for handle in handles) + 3.8 * len(handles)
+        wide = 0.58 * sum(len(str(handle.get_label())) for handle in handles) + 3.8 * len(handles)
         legend = figure.legend(
             handles=handles,
             loc="lower center",
