@@ -151,6 +151,22 @@ def test_a_wrong_chalcogen_is_told_and_a_better_host_named(host, wrong):
     assert better_context(contrast[complete], context, model) == better_context(contrast[complete], context, model)
 
 
+def test_only_hosts_the_model_was_trained_on_are_proposed():
+    packaged = ctm.load_model()
+    made = simulate_micrograph(
+        "MoS2", "V", 80e3, ctm.Detector("HAADF", 70, 200), 22, ranges=REFERENCE, sampling=0.15, dose=8000.0
+    )
+    wrong = ctm.Context("MoTe2", "V", 80e3, "HAADF", lattice_constant=3.18)
+    contrast, complete = measure(made.micrograph, made.columns, wrong.lattice_constant, packaged.config)
+    assert better_context(contrast[complete], wrong, packaged).host in packaged.info["training"]["hosts"]
+    for hosts in (["NbS2", "MoTe2"], ["MoTe2"], []):
+        model = Model(packaged.network, packaged.info | {"training": packaged.info["training"] | {"hosts": hosts}})
+        found = better_context(contrast[complete], wrong, model)
+        assert found is None or found.host in hosts
+    facts = {"unknown_below": packaged.unknown_below}
+    assert better_context(contrast[complete], wrong, Model(packaged.network, facts)) is not None
+
+
 def test_nothing_is_proposed_where_there_is_nothing_to_judge_by(simulated):
     packaged = ctm.load_model()
     blind = load_model(packaged_model() / WITHOUT_CONTEXT)

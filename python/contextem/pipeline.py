@@ -121,8 +121,8 @@ def better_context(
     Returns
     -------
     Context or None
-        None where the stated one fits; otherwise the one that fits best, among the hosts whose lattice constant is
-        within `LATTICE_TOLERANCE` of the stated one, on the stated detector and on others the model knows.
+        None where the stated one fits; otherwise the one that fits best, among the hosts the model was trained on whose
+        lattice constant is within `LATTICE_TOLERANCE` of the stated one, on the stated detector and on others it knows.
     """
     encoding = model.config.context
     if encoding == "none" or model.unknown_below == -np.inf or len(contrast) == 0:
@@ -135,10 +135,11 @@ def better_context(
     stated = fit(context)
     if stated > model.unknown_below + MISFIT:
         return None
+    trained = model.info.get("training", {"hosts": HOSTS})["hosts"]  # on others familiarity is extrapolated
     candidates = [
         Context(host, tuple(d for d in context.dopants if d != known.metal), context.energy, detector)
         for host, known in HOSTS.items()
-        if abs(known.lattice_constant / context.lattice_constant - 1.0) < LATTICE_TOLERANCE
+        if host in trained and abs(known.lattice_constant / context.lattice_constant - 1.0) < LATTICE_TOLERANCE
         for detector in dict.fromkeys((context.detector, *map(Detector, DETECTOR_ANGLES)))
     ]
     best = max(candidates, key=fit, default=context)
