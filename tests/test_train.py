@@ -323,8 +323,7 @@ def test_train_and_evaluate_whole(folder):
     with (folder / "accuracy.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
-    assert float(rows[-1]["test"]) > 0.7
-    assert float(rows[-1]["train"]) > float(rows[0]["train"])
+    assert float(rows[-1]["test"]) > 0.7 > 2 * float(rows[0]["train"])
     facts = json.loads((folder / "model.json").read_text())
     assert facts["training"]["hosts"] == ["MoTe2", "WS2"]
     assert "Cr" in facts["training"]["dopants"]
