@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.stats import binomtest
 
 from contextem.classification import CSV_HEADER, Classification, wilson_interval
@@ -94,6 +95,18 @@ def test_unknown_columns_are_crossed_out_in_the_picture(result):
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts[0] == "metal  39"
     assert texts[-1] == "unknown  4"
+
+
+@pytest.mark.parametrize("copies", [1, 300])
+def test_the_legend_fits_under_the_picture_whatever_it_counts(result, copies):
+    values = {
+        name: np.concatenate([getattr(with_unknown(result), name)] * copies)
+        for name in ("positions", "probabilities", "observed", "complete", "familiarity", "unknown")
+    }
+    figure = replace(result, **values).plot(Micrograph(np.eye(100, 100, dtype="f4"), 0.2))
+    canvas = FigureCanvasAgg(figure)
+    extent = figure.legends[0].get_window_extent(canvas.get_renderer())
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.x1
 
 
 def test_entropy_of_certainty_and_ignorance():

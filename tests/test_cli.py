@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,12 @@ import tifffile
 from click.testing import CliRunner
 
 from contextem.cli import main
+from contextem.micrograph import Detector
+from contextem.model import Model, load_model
+from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import simulate_micrograph
+
+NOMINAL = Detector("HAADF", 70.0, 200.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +57,42 @@ def test_classify_writes_table_picture_and_summary(micrograph_file, tmp_path):
         rows = list(csv.DictReader(file))
     summary = json.loads((tmp_path / "out" / "field 1.summary.json").read_text())
     assert summary["columns"] == len(rows) > 150
-    assert sum(summary["counts"].values()) == len(rows)
+    assert sum(summary["counts"].values()) + summary["unknown"] == len(rows)
+    assert sum(int(row["unknown"]) for row in rows) == summary["unknown"]
+    assert sum(row["class"] == "X2" and row["unknown"] == "0" for row in rows) == summary["counts"]["X2"]
+    assert summary["better_context"] is None
+    assert "Warning" not in done.output
     assert summary["context"]["host"] == "WSe2"
     assert summary["context"]["provenance"]["energy"] == "user"
     assert summary["micrograph"]["provenance"]["sampling"] == "user"
     assert summary["model"]["name"]
     assert (tmp_path / "out" / "field 1.overlay.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_unknown_columns_are_told_beside_the_counts(micrograph_file, tmp_path):
+    """With a threshold no column passes, every complete one is unknown."""
+    folder = tmp_path / "model"
+    strict = load_model()
+    Model(strict.network, strict.info | {"unknown_below": 1e6}).save(folder, export=False)
+    done = classify(micrograph_file, tmp_path / "out", "--model", folder)
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "out" / "field 1.summary.json").read_text())
+    assert summary["unknown"] == summary["columns"] - summary["not_complete"] > 100
+    assert f"{summary['unknown']} unknown" in done.output
+    assert sum(summary["counts"].values()) == summary["not_complete"]
+
+
+def test_a_context_that_does_not_fit_is_warned_of_and_told_in_the_summary(tmp_path):
+    simulated = simulate_micrograph("MoS2", "Cr", 80e3, NOMINAL, 4, ranges=REFERENCE, sampling=0.2, dose=5000.0)
+    np.save(tmp_path / "field.npy", simulated.micrograph.data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = classify(tmp_path / "field.npy", tmp_path / "out", "--lattice-constant", "3.18", host="MoTe2")
+    assert done.exit_code == 0, done.output
+    assert "Warning: context: the image looks less like MoTe2 on HAADF than like " in done.output
+    summary = json.loads((tmp_path / "out" / "field.summary.json").read_text())
+    assert summary["context"]["host"] == "MoTe2"
+    assert summary["better_context"]["host"].endswith("S2")
 
 
 def test_second_run_overwrites_only_when_told(micrograph_file, tmp_path):

@@ -9,9 +9,13 @@ import pytest
 import contextem as ctm
 from contextem.columns import CLASSES
 from contextem.examples import demo_micrograph
+from contextem.model import Model, load_model, packaged_model
+from contextem.pipeline import better_context, measure
+from contextem.responses import DETECTOR_ANGLES
 from contextem.scores import score_columns
 from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import simulate_micrograph
+from contextem.train import WITHOUT_CONTEXT
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,121 @@ def test_own_columns_are_classified_as_given(simulated, result):
     columns = ctm.Columns(result.positions)
     again = ctm.classify(simulated.micrograph, simulated.context, columns=columns)
     np.testing.assert_allclose(again.probabilities[chosen], result.probabilities[chosen], atol=1e-5)
+    np.testing.assert_allclose(again.familiarity[chosen], result.familiarity[chosen], atol=1e-4)
     assert again.observed.all()
+
+
+def test_own_columns_are_classified_alike_with_and_without_sublattice(simulated):
+    truth = simulated.columns
+    sides = {"told": truth.sublattice, "swapped": 1 - truth.sublattice, "unknown": None}
+    sides["partly"] = np.where(np.arange(len(truth)) % 3 == 0, -1, truth.sublattice)
+    results = {
+        name: ctm.classify(simulated.micrograph, simulated.context, columns=ctm.Columns(truth.positions, each))
+        for name, each in sides.items()
+    }
+    for name in ("swapped", "unknown", "partly"):
+        np.testing.assert_allclose(results[name].probabilities, results["told"].probabilities, atol=1e-5)
+        np.testing.assert_array_equal(results[name].unknown, results["told"].unknown)
+
+
+def test_few_columns_in_view_are_unknown(simulated, result):
+    assert result.familiarity.shape == result.unknown.shape == (len(result),)
+    assert not result.unknown[~result.complete].any()
+    assert result.unknown.mean() < 0.1
+    model = ctm.load_model()
+    np.testing.assert_array_equal(result.unknown, result.complete & (result.familiarity < model.unknown_below))
+    assert sum(result.counts.values()) == len(result) - result.unknown.sum()
+
+
+def test_a_model_without_familiarity_calls_nothing_unknown(simulated):
+    packaged = ctm.load_model()
+    info = {name: value for name, value in packaged.info.items() if name != "unknown_below"}
+    plain = ctm.classify(simulated.micrograph, simulated.context, model=Model(packaged.network, info))
+    assert not plain.unknown.any()
+    assert plain.provenance["better_context"] is None
+
+
+CASES = [
+    (host, dopant, energy, detector, seed)
+    for seed, (host, dopant, energy, detector) in enumerate(
+        [
+            ("MoS2", "V", 80e3, "HAADF"),
+            ("MoSe2", "Cr", 60e3, "HAADF"),
+            ("MoTe2", "Fe", 200e3, "HAADF"),
+            ("WS2", "Ti", 80e3, "MAADF"),
+            ("WSe2", "Cr", 80e3, "HAADF"),
+            ("WTe2", "Co", 300e3, "HAADF"),
+            ("NbS2", "Mn", 100e3, "MAADF"),
+            ("NbSe2", "Cu", 80e3, "HAADF"),
+            ("NbTe2", "Ni", 120e3, "HAADF"),
+            ("TaS2", "V", 80e3, "HAADF"),
+            ("TaSe2", "Ti", 60e3, "MAADF"),
+            ("TaTe2", None, 200e3, "MAADF"),
+        ]
+    )
+]
+
+
+@pytest.mark.parametrize(("host", "dopant", "energy", "detector", "seed"), CASES, ids=lambda v: str(v))
+def test_the_right_context_fits(host, dopant, energy, detector, seed):
+    """Warnings are errors here: none is given."""
+    made = simulate_micrograph(
+        host, dopant, energy, ctm.Detector(detector, *DETECTOR_ANGLES[detector]), seed, ranges=REFERENCE, dose=5000.0
+    )
+    for context in (made.context, ctm.Context(host, made.context.dopants, energy, detector)):
+        told = ctm.classify(made.micrograph, context)
+        assert told.provenance["better_context"] is None
+        assert told.unknown[told.complete].mean() < 0.1
+
+
+@pytest.mark.parametrize(("host", "wrong"), [("MoS2", "MoTe2"), ("NbTe2", "NbS2"), ("MoTe2", "MoS2")])
+def test_a_wrong_chalcogen_is_told_and_a_better_host_named(host, wrong):
+    made = simulate_micrograph(
+        host, "V", 80e3, ctm.Detector("HAADF", 70, 200), 21, ranges=REFERENCE, sampling=0.15, dose=8000.0
+    )
+    # of the true lattice constant, so that nothing but brightness tells
+    context = ctm.Context(wrong, "V", 80e3, "HAADF", lattice_constant=made.context.lattice_constant)
+    with pytest.warns(UserWarning, match=f"looks less like {wrong} on HAADF than like ") as caught:
+        told = ctm.classify(made.micrograph, context)
+    better = told.provenance["better_context"]
+    assert better["host"] != wrong
+    assert str(caught[0].message).startswith(
+        f"context: the image looks less like {wrong} on HAADF than like {better['host']} on"
+    )
+    assert str(caught[0].message).endswith("; check host and detector")
+    model = ctm.load_model()
+    contrast, complete = measure(made.micrograph, made.columns, context.lattice_constant, model.config)
+    fits = [
+        model.predict(contrast[complete], each.vector()).familiarity.mean()
+        for each in (made.context, ctm.Context.from_dict(better), context)
+    ]
+    assert min(fits[:2]) > fits[2] + 1.0
+    # the check itself is the same every time
+    assert better_context(contrast[complete], context, model) == better_context(contrast[complete], context, model)
+
+
+def test_only_hosts_the_model_was_trained_on_are_proposed():
+    packaged = ctm.load_model()
+    made = simulate_micrograph(
+        "MoS2", "V", 80e3, ctm.Detector("HAADF", 70, 200), 22, ranges=REFERENCE, sampling=0.15, dose=8000.0
+    )
+    wrong = ctm.Context("MoTe2", "V", 80e3, "HAADF", lattice_constant=3.18)
+    contrast, complete = measure(made.micrograph, made.columns, wrong.lattice_constant, packaged.config)
+    assert better_context(contrast[complete], wrong, packaged).host in packaged.info["training"]["hosts"]
+    for hosts in (["NbS2", "MoTe2"], ["MoTe2"], []):
+        model = Model(packaged.network, packaged.info | {"training": packaged.info["training"] | {"hosts": hosts}})
+        found = better_context(contrast[complete], wrong, model)
+        assert found is None or found.host in hosts
+    facts = {"unknown_below": packaged.unknown_below}
+    assert better_context(contrast[complete], wrong, Model(packaged.network, facts)) is not None
+
+
+def test_nothing_is_proposed_where_there_is_nothing_to_judge_by(simulated):
+    packaged = ctm.load_model()
+    blind = load_model(packaged_model() / WITHOUT_CONTEXT)
+    contrast = np.random.default_rng(0).normal(size=(50, 80)).astype(np.float32)
+    assert better_context(contrast, simulated.context, blind) is None
+    assert better_context(contrast[:0], simulated.context, packaged) is None
 
 
 def test_columns_outside_the_image_are_named(simulated):
@@ -67,7 +185,8 @@ def test_wrong_context_is_a_worse_one(simulated):
     wrong = ctm.Context("MoTe2", "V", energy=80e3, detector="HAADF", lattice_constant=3.18)
     truth = (simulated.columns.positions, simulated.labels)
     right = score_columns(ctm.classify(simulated.micrograph, simulated.context), *truth, tolerance=0.5)
-    mistaken = score_columns(ctm.classify(simulated.micrograph, wrong), *truth, tolerance=0.5)
+    with pytest.warns(UserWarning, match="looks less like MoTe2"):
+        mistaken = score_columns(ctm.classify(simulated.micrograph, wrong), *truth, tolerance=0.5)
     assert mistaken.accuracy < right.accuracy - 0.1
 
 

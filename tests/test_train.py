@@ -180,8 +180,8 @@ def drawn(seed=0, images=6, count=40, config=CONFIG):
     labels, image = rng.integers(0, 5, n), np.repeat(np.arange(images), count)
     blocks = contrast_blocks(config.basis)
     own = blocks["invariants"] + blocks["centre"]
-    # what the image is shows in the surroundings of each column, and in the context
-    kind = rng.normal(size=(images, 10))
+    # what the host is, one of three, shows in the neighbours of each column, and in the context
+    kind = np.random.default_rng(99).normal(size=(3, 10))[np.arange(images) % 3]
     contrast = rng.normal(0.0, 0.3, (n, sum(blocks.values())))
     contrast[np.arange(n), labels] += 2.0
     contrast[:, own : own + 10] += 2 * kind[image]
@@ -222,14 +222,14 @@ def fresh(config=CONFIG, seed=0):
 
 def nll(model, columns):
     p = training.predict(model, columns).probabilities.astype(float)
-    return np.average(-np.log(p[np.arange(len(columns)), columns.labels]), weights=columns.weight)
+    return np.average(-np.log(np.maximum(p[np.arange(len(columns)), columns.labels], 1e-30)), weights=columns.weight)
 
 
 @pytest.mark.parametrize("config", [CONFIG, PAPER], ids=["lattice", "paper"])
 def test_calibration_makes_the_validation_columns_likeliest(config):
     model, columns = fresh(config), drawn(1)
     # over-sure: logits as large as no chance warrants
-    model.network.temperature.fill_(0.01)
+    model.network.temperature.fill_(0.2)
     before = nll(model, columns)
     training.calibrate(model, columns)
     best, at_best = nll(model, columns), float(model.network.temperature)
@@ -249,7 +249,7 @@ def test_calibration_calls_the_wanted_share_unknown():
     familiarity = training.predict(model, columns).familiarity
     unknown = familiarity < model.unknown_below
     share = columns.weight[unknown].sum() / columns.weight.sum()
-    assert share == pytest.approx(training.UNKNOWN_QUANTILE, abs=3 * columns.weight.max() / columns.weight.sum())
+    assert share == pytest.approx(training.UNKNOWN_QUANTILE, abs=1e-3)
     paper = fresh(PAPER)
     training.calibrate(paper, columns)
     assert paper.unknown_below == -np.inf
@@ -260,13 +260,13 @@ def test_familiarity_tells_columns_from_those_with_another_context_or_other_neig
     model, _ = training.train(columns, validation, validation, CONFIG, epochs=25, batch_size=256)
     context = validation.intensities[validation.image]
     as_they_are = model.predict(validation.contrast, context).familiarity
-    rng = np.random.default_rng(0)
-    swapped = model.predict(validation.contrast, context[rng.permutation(len(context))]).familiarity
+    # forty columns an image, the next image is of another host
+    swapped = model.predict(validation.contrast, np.roll(context, 40, axis=0)).familiarity
     blocks = contrast_blocks(CONFIG.basis)
     own = blocks["invariants"] + blocks["centre"]
     near = own + blocks["first"] + blocks["second"]
     mixed = validation.contrast.copy()
-    mixed[:, own:near] = mixed[rng.permutation(len(mixed)), own:near]
+    mixed[:, own:near] = np.roll(mixed[:, own:near], 40, axis=0)
     misfit = model.predict(mixed, context).familiarity
     for wrong in (swapped, misfit):
         above = (as_they_are[:, None] > wrong[None]).mean()  # area under the ROC curve
@@ -300,7 +300,7 @@ def test_training_is_the_same_for_the_same_seed_and_its_last_batch_may_be_small(
     one, two, three = (training.predict(model, validation).probabilities for model in models)
     np.testing.assert_array_equal(one, two)
     assert np.isfinite(one).all()
-    assert np.abs(one - three).max() > 1e-3
+    assert (one != three).any()
 
 
 # The whole
@@ -323,8 +323,7 @@ def test_train_and_evaluate_whole(folder):
     with (folder / "accuracy.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
-    assert float(rows[-1]["test"]) > 0.7
-    assert float(rows[-1]["train"]) > float(rows[0]["train"])
+    assert float(rows[-1]["test"]) > 0.7 > 2 * float(rows[0]["train"])
     facts = json.loads((folder / "model.json").read_text())
     assert facts["training"]["hosts"] == ["MoTe2", "WS2"]
     assert "Cr" in facts["training"]["dopants"]

@@ -252,12 +252,14 @@ class Classification:
             axes.plot(column, row, zorder=3, markersize=max(1.2 * size, 4.0), **crosses)
             label = f"unknown  {int(self.unknown.sum())}"
             handles.append(Line2D([], [], label=label, markersize=6, **crosses | {"color": "0.4"}))
+        # letters are about six tenths of the font size wide, a marker and the gap to the next entry four times it
+        wide = 0.58 * sum(len(str(handle.get_label())) for handle in handles) + 3.8 * len(handles)
         legend = figure.legend(
             handles=handles,
             loc="lower center",
             ncols=len(handles),
             frameon=False,
-            fontsize=9,
+            fontsize=min(9.0, 72 * side / wide),
             handletextpad=0.2,
             columnspacing=1.4,
             bbox_to_anchor=(0.5, 0.01),

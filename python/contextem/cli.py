@@ -165,7 +165,8 @@ def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
 
 
 def _describe(result: Classification, micrograph: Micrograph) -> str:
-    counts = ", ".join(f"{count} {name}" for name, count in result.counts.items())
+    unknown = {"unknown": int(result.unknown.sum())} if result.unknown.any() else {}
+    counts = ", ".join(f"{count} {name}" for name, count in (result.counts | unknown).items())
     origin = micrograph.provenance["sampling"]
     return f"{len(result)} columns ({counts}); sampling {micrograph.sampling:.4g} Å/px ({origin})"
 

@@ -136,12 +136,12 @@ def better_context(
     stated = fit(context)
     if stated > model.misfit_below:
         return None
+    trained = model.info.get("training", {"hosts": HOSTS})["hosts"]  # on others familiarity is extrapolated
     candidates = [
         Context(host, tuple(d for d in context.dopants if d != known.metal), context.energy, detector)
         for host, known in HOSTS.items()
-        if host in model.info["training"]["hosts"]
-        and abs(known.lattice_constant / context.lattice_constant - 1.0) < LATTICE_TOLERANCE
-        for detector in {context.detector, *map(Detector, DETECTOR_ANGLES)}
+        if host in trained and abs(known.lattice_constant / context.lattice_constant - 1.0) < LATTICE_TOLERANCE
+        for detector in dict.fromkeys((context.detector, *map(Detector, DETECTOR_ANGLES)))
     ]
     best = max(candidates, key=fit, default=context)
     return best if fit(best) > stated + MISFIT else None
