@@ -82,6 +82,28 @@ class Model:
         """Familiarity below which a column is called unknown; minus infinity where that was not learnt."""
         return float(self.info.get("unknown_below", -np.inf))
 
+    def unknown(self, familiarity: NDArray[np.float32], complete: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell which columns of one micrograph are unknown: less familiar than known ones are among their like.
+
+        An image that as a whole is less familiar than simulated ones, as real ones are, sets its own standard.
+
+        Parameters
+        ----------
+        familiarity : (N,) float32
+            From `predict`.
+        complete : (N,) bool
+            Columns whose patch lies in the image; no others are judged.
+
+        Returns
+        -------
+        (N,) bool
+        """
+        if not complete.any():
+            return np.zeros(len(familiarity), bool)
+        usual = float(self.info.get("usual_familiarity", -np.inf))
+        shift = min(0.0, float(np.median(familiarity[complete])) - usual)
+        return np.asarray(complete & (familiarity < self.unknown_below + shift))
+
     @property
     def misfit_below(self) -> float:
         """Mean familiarity of an image below which its context is doubted; minus infinity where that was not learnt."""

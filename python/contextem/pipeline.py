@@ -90,7 +90,7 @@ def classify(
         observed=columns.observed,
         complete=complete,
         familiarity=familiarity,
-        unknown=complete & (familiarity < model.unknown_below),
+        unknown=model.unknown(familiarity, complete),
         sampling=micrograph.sampling,
         lattice_constant=context.lattice_constant,
         provenance={

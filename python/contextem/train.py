@@ -458,7 +458,8 @@ def calibrate(model: Model, validation: LabelledColumns) -> None:
     familiarity = predict(model, validation).familiarity
     order = np.argsort(familiarity)
     share = np.cumsum(weight[order]) / weight.sum()
-    model.info["unknown_below"] = float(familiarity[order][np.searchsorted(share, UNKNOWN_QUANTILE)])
+    for name, quantile in (("unknown_below", UNKNOWN_QUANTILE), ("usual_familiarity", 0.5)):
+        model.info[name] = float(familiarity[order][np.searchsorted(share, quantile)])
     images = np.unique(validation.image, return_inverse=True)[1]
     model.info["misfit_below"] = float(
         np.quantile(np.bincount(images, familiarity) / np.bincount(images), MISFIT_QUANTILE)
