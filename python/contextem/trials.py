@@ -134,6 +134,7 @@ def run_trial(
         seed=trial,
         device=device,
         label=f"without {held_out}" if held_out else f"seed {trial}",
+        unknown=False,
     )
     return figures(predict(model, test), test)
 
@@ -175,7 +176,7 @@ def _scores(each: Scores) -> dict[str, float]:
 
 
 def run_trials(
-    pool: Pool, config: ModelConfig, *, seeds: int = 5, epochs: int = 5, device: str = "cpu"
+    pool: Pool, config: ModelConfig, *, seeds: int = 5, epochs: int = 4, device: str = "cpu"
 ) -> dict[str, Any]:
     """Train from several seeds with and without context, and without each of `HELD_OUT`.
 
