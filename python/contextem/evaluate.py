@@ -334,26 +334,21 @@ def familiarity_auroc(
     for kind in kinds:
         task = partial(_familiarity_of, kind=kind, model=model, found=found)
         parts = each_image(task, cases, workers=workers, label=kind)
-        known, anomalous = (np.concatenate(part) for part in zip(*parts, strict=True))
-        below = model.unknown_below
-        scores[kind] = UnknownScores(
-            len(anomalous),
-            auroc(known, anomalous),
-            float(np.mean(anomalous < below)) if len(anomalous) else float("nan"),
-            float(np.mean(known < below)) if len(known) else float("nan"),
-        )
+        known, anomalous = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        flagged, known_flagged = (float(part[1].mean()) if part.size else float("nan") for part in (anomalous, known))
+        scores[kind] = UnknownScores(anomalous.shape[1], auroc(known[0], anomalous[0]), flagged, known_flagged)
     return scores
 
 
 def _familiarity_of(
     case: tuple[str, str, float, str, int], kind: str, model: Model, found: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Familiarity of the known and of the anomalous columns of one micrograph."""
+    """Familiarity (row 0) and unknown flag (row 1) of the known and of the anomalous columns of one micrograph."""
     host, dopant, energy, detector, seed = case
     if kind.endswith("host") and not mistakable(
         Context(host, dopant, energy, detector), similar=kind == "similar host"
     ):
-        return np.zeros(0, np.float32), np.zeros(0, np.float32)
+        return np.zeros((2, 0), np.float32), np.zeros((2, 0), np.float32)
     anomaly = simulate_anomaly(kind, host, dopant, energy, detector, seed)
     simulated, rng = anomaly.simulated, np.random.default_rng([seed, 31])
 
@@ -362,12 +357,12 @@ def _familiarity_of(
         columns = find_columns(micrograph, context) if found else misplaced_columns(simulated, rng)
         contrast, complete, _ = measure(micrograph, columns, context.lattice_constant, model.config)
         truth = anomaly_at(anomaly, columns.positions) if found else anomaly.anomalous
-        prediction = model.predict(contrast[complete], model.context_features(context))
-        return prediction.familiarity, truth[complete]
+        each = model.predict(contrast[complete], model.context_features(context)).familiarity
+        return np.stack([each, model.unknown(each, np.ones(len(each), bool))]), truth[complete]
 
     stated, truth = familiarity(anomaly.context)
     if anomaly.context == simulated.context:
-        return stated[truth == KNOWN], stated[truth == ANOMALOUS]
+        return stated[:, truth == KNOWN], stated[:, truth == ANOMALOUS]
     return familiarity(simulated.context)[0], stated
 
 
