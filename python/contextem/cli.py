@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -453,7 +454,12 @@ def evaluate(
         from contextem.attention import ModelConfig
         from contextem.trials import measure_pool, run_trials, trial_lines
 
-        sets["trials"] = run_trials(measure_pool(preset, ModelConfig(), workers=workers), ModelConfig(), seeds=trials)
+        sets["trials"] = run_trials(
+            partial(measure_pool, preset, ModelConfig(), workers=workers),
+            ModelConfig(),
+            seeds=trials,
+            record=None if output is None else output / "trials.json",
+        )
         click.echo("\n".join(["", *trial_lines(sets["trials"])]))
     if output is None:
         return

@@ -237,8 +237,8 @@ def card(
         lines += [
             "## Trained again",
             "",
-            f"From {len(trials['seeds'])} seeds, each with other images for testing, and without the materials that "
-            f"are scored: {trials['images']} images, {trials['epochs']} epochs each; mean and standard deviation.",
+            "From several seeds, each with other images for testing, and without the materials that are scored: "
+            f"{trials['epochs']} epochs each; mean and standard deviation.",
             "",
             *trial_lines(trials),
             "",

@@ -7,13 +7,16 @@ among them, and only images with it are scored.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem._output import whole_file
 from contextem.attention import ModelConfig
 from contextem.context import parse_formula
 from contextem.elements import atomic_shares
@@ -151,9 +154,9 @@ def figures(prediction: Prediction, test: LabelledColumns) -> dict[str, dict[str
     best = test.condition == "80 keV HAADF"
     subsets = {
         "all": np.ones(len(clear), bool),
-        ">= 3000 e/px": clear,
+        f">= {CLEAR_DOSE:g} e/px": clear,
         "80 keV HAADF": best,
-        "80 keV HAADF, >= 3000 e/px": best & clear,
+        f"80 keV HAADF, >= {CLEAR_DOSE:g} e/px": best & clear,
     }
     found = {}
     for name, images in subsets.items():
@@ -176,37 +179,59 @@ def _scores(each: Scores) -> dict[str, float]:
 
 
 def run_trials(
-    pool: Pool, config: ModelConfig, *, seeds: int = 5, epochs: int = 4, device: str = "cpu"
+    pool: Callable[[], Pool],
+    config: ModelConfig,
+    *,
+    seeds: int = 5,
+    epochs: int = 4,
+    device: str = "cpu",
+    record: Path | None = None,
 ) -> dict[str, Any]:
-    """Train from several seeds with and without context, and without each of `HELD_OUT`.
+    """Train from several seeds, once without context, and without each of `HELD_OUT`.
 
     Parameters
     ----------
-    pool : Pool
-        Images.
+    pool : callable
+        Returns the images; only called if a trial is left to do.
     config : ModelConfig
         Of the classifier with context.
     seeds : int
-        Trials with context; without context there is one.
+        Trials with all materials.
     epochs : int
         Passes over the training columns.
     device : str
         A torch device.
+    record : Path, optional
+        JSON file that gets what each trial found as soon as it is over; an interrupted run goes on from there.
 
     Returns
     -------
     dict
-        "seeds": list of figures; "without context": figures; "held out": figures by name, as `run_trial` returns them.
+        "epochs", and "trials": the figures of `run_trial` by the name of the trial.
+
+    Raises
+    ------
+    ValueError
+        If `record` is of trials with another number of epochs.
     """
-    return {
-        "epochs": epochs,
-        "images": len(pool.fold),
-        "seeds": [run_trial(pool, trial, config, epochs=epochs, device=device) for trial in range(seeds)],
-        "without context": run_trial(pool, 0, replace(config, context="none"), epochs=epochs, device=device),
-        "held out": {
-            name: run_trial(pool, 0, config, epochs=epochs, device=device, held_out=name) for name in HELD_OUT
-        },
-    }
+    jobs: dict[str, tuple[int, ModelConfig, str | None]] = {f"seed {i}": (i, config, None) for i in range(seeds)}
+    jobs["without context"] = (0, replace(config, context="none"), None)
+    jobs |= {f"without {name}": (0, config, name) for name in HELD_OUT}
+    found: dict[str, Any] = {"epochs": epochs, "trials": {}}
+    if record is not None and record.exists():
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found["epochs"] != epochs:
+            raise ValueError(f"record: expected trials of {epochs} epochs, got {record} with {found['epochs']}")
+    columns = None
+    for name, (trial, each, held_out) in jobs.items():
+        if name in found["trials"]:
+            continue
+        columns = columns or pool()
+        found["trials"][name] = run_trial(columns, trial, each, epochs=epochs, device=device, held_out=held_out)
+        if record is not None:
+            with whole_file(record) as temporary:
+                temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
 
 
 def trial_lines(found: Mapping[str, Any]) -> list[str]:
@@ -219,12 +244,16 @@ def trial_lines(found: Mapping[str, Any]) -> list[str]:
             cells.append(f"{each.mean():.2f}" + (f" ± {each.std(ddof=1):.2f}" if len(each) > 1 else ""))
         return f"| {name} | {' | '.join(cells)} |"
 
-    lines = [
+    trials = found["trials"]
+    seeds = [each for name, each in trials.items() if name.startswith("seed ")]
+    return [
         "| test | accuracy, % | balanced, % | macro-F1, % | calibration error, % |",
         "| --- | ---: | ---: | ---: | ---: |",
+        *(row(f"{len(seeds)} seeds, {subset}", [each[subset] for each in seeds]) for subset in seeds[0]),
+        *(
+            row(f"trained {name}, {subset}", [each[subset]])
+            for name, each in trials.items()
+            if not name.startswith("seed ")
+            for subset in ("all", f">= {CLEAR_DOSE:g} e/px")
+        ),
     ]
-    for subset in found["seeds"][0]:
-        lines.append(row(f"{len(found['seeds'])} seeds, {subset}", [each[subset] for each in found["seeds"]]))
-    for name, each in found["held out"].items():
-        lines += [row(f"trained without {name}, {subset}", [each[subset]]) for subset in ("all", ">= 3000 e/px")]
-    return lines
