@@ -8,10 +8,10 @@ from PIL import Image
 from test_scores import predictions
 
 from contextem import report
+from contextem.curves import Curves, curves_figure, read_curves
 from contextem.evaluate import IDEAL, IDEAL_BALANCED
 from contextem.model import packaged_model
 from contextem.scores import score_predictions
-from contextem.train import Curves
 
 SEEN = {
     "with context": predictions(0, wrong=0.05),
@@ -81,7 +81,7 @@ def test_figures_hold_a_line_for_each_classifier():
 def test_curves_come_back_from_the_folder_of_a_model(tmp_path):
     curves = Curves([0.5, 0.7], [0.6, 0.75])
     curves.to_csv(tmp_path / "accuracy.csv")
-    assert report.read_curves(tmp_path) == {"with context": curves}
-    lines = report.curves_figure({"with context": curves}).axes[0].get_lines()
+    assert read_curves(tmp_path) == {"with context": curves}
+    lines = curves_figure({"with context": curves}).axes[0].get_lines()
     np.testing.assert_allclose(lines[0].get_ydata(), [60.0, 75.0])
-    assert report.read_curves(tmp_path / "nothing") == {}
+    assert read_curves(tmp_path / "nothing") == {}

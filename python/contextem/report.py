@@ -6,7 +6,6 @@ ideal observer stand beside each other.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,36 +16,19 @@ import numpy as np
 
 from contextem._output import whole_file
 from contextem.columns import CLASSES
+from contextem.curves import curves_figure, read_curves
 from contextem.evaluate import IDEAL, IDEAL_BALANCED
-from contextem.model import COMPARED
+from contextem.figures import DASHES, LINES, STYLE, WIDTH, finished, plain, single, style
 from contextem.scores import CALIBRATION_BINS, Predictions, Scores, reliability, score_predictions
-from contextem.train import Curves
 from contextem.trials import trial_lines
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 8.0 / 2.54
-"""Of a figure, inches: one column of a journal."""
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255")
-"""Colours of the classifiers, in their order (Okabe and Ito)."""
 FLAWLESS = 0.02
 """Wrong columns, %, at which the axis of accuracy ends."""
 LEAST = 50
 """Columns in a bin of the reliability diagram from which on it is drawn."""
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-STYLE: Any = {
-    "font.size": 7.5,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.2,
-}
 
 
 def write_report(
@@ -290,32 +272,6 @@ def _plain(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, An
     return {name: {subset: s.to_dict() for subset, s in by.items()} for name, by in scores.items()}
 
 
-def read_curves(folder: Path) -> dict[str, Curves]:
-    """Return the accuracy curves that training left in the folder of a model; of no model if there are none."""
-    curves = {}
-    beside = {place.replace("_", " "): folder / place for place in COMPARED}
-    for name, place in {"with context": folder, **beside}.items():
-        if (place / "accuracy.csv").is_file():
-            with (place / "accuracy.csv").open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            curves[name] = Curves(*([float(row[part]) for row in rows] for part in ("train", "test")))
-    return curves
-
-
-def curves_figure(curves: Mapping[str, Curves]) -> Figure:
-    """Draw accuracy against epoch."""
-    with style():
-        figure, axes = _figure(0.72)
-        for (name, curve), colour in zip(curves.items(), LINES, strict=False):
-            epochs = np.arange(1, len(curve.test) + 1)
-            axes.plot(epochs, 100 * np.asarray(curve.test), color=colour, label=f"{name}, test")
-            axes.plot(epochs, 100 * np.asarray(curve.train), color=colour, ls="--", lw=0.9, label=f"{name}, training")
-        axes.set(xlabel="epoch", ylabel="accuracy (%)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False)
-        return _finished(figure)
-
-
 def confusion_figure(scores: Mapping[str, Scores]) -> Figure:
     """Draw the confusion matrices of the first two classifiers: per cent of each true class, and counts.
 
@@ -386,7 +342,7 @@ def dose_figure(predictions: Mapping[str, Predictions], bins: int = 6) -> Figure
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     with style():
-        figure, axes = _figure(0.8 + 0.05 * len(predictions))
+        figure, axes = single(0.8 + 0.05 * len(predictions))
         for i, (name, each) in enumerate(predictions.items()):
             colour, dash = _line(i, name)
             dose, error = each.dose, 100 * (1 - each.accuracy_by_image())
@@ -418,7 +374,7 @@ def dose_figure(predictions: Mapping[str, Predictions], bins: int = 6) -> Figure
         )
         axes.tick_params(axis="y", which="minor", labelsize=STYLE["ytick.labelsize"])
         figure.legend(frameon=False, loc="outside lower center", ncols=2)
-        return _finished(figure)
+        return finished(figure)
 
 
 def reliability_figure(predictions: Mapping[str, Predictions]) -> Figure:
@@ -452,35 +408,10 @@ def reliability_figure(predictions: Mapping[str, Predictions]) -> Figure:
         )
         bottom.set(xlabel="probability of the most probable class (%)", ylabel="columns (%)", yscale="log")
         for axes in (top, bottom):
-            _plain_axes(axes)
+            plain(axes)
         return figure
-
-
-def style() -> Any:
-    """Return a context in which figures are drawn and saved for a column of a journal."""
-    import matplotlib as mpl
-
-    return mpl.rc_context(STYLE)
 
 
 def _line(index: int, name: str) -> tuple[str, Any]:
     """Colour and dash of a line; the ideal observer is always black."""
     return ("#000000", ":") if name == IDEAL else (LINES[index % len(LINES)], DASHES[index % len(DASHES)])
-
-
-def _figure(aspect: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, aspect * WIDTH), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _finished(figure: Figure) -> Figure:
-    for axes in figure.axes:
-        _plain_axes(axes)
-    return figure
-
-
-def _plain_axes(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, lw=0.5)

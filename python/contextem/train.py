@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -26,6 +24,8 @@ from contextem.attention import PAPER, LatticeClassifier, ModelConfig, build_cla
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.contrast import contrast_blocks
+from contextem.curves import Curves, curves_figure
+from contextem.figures import style
 from contextem.micrograph import Detector
 from contextem.model import Model, Prediction
 from contextem.pipeline import measure
@@ -262,40 +262,6 @@ def measure_sources(
         name: np.concatenate(parts) if name in OF_COLUMNS else np.asarray(parts) for name, parts in columns.items()
     }
     return LabelledColumns(image=np.repeat(np.arange(len(rows)), counts), **joined)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Accuracy on training and test columns after each epoch."""
-
-    train: list[float]
-    test: list[float]
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write ``epoch,train,test``."""
-        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["epoch", "train", "test"])
-            for epoch, pair in enumerate(zip(self.train, self.test, strict=True), start=1):
-                table.writerow([epoch, *(f"{value:.5f}" for value in pair)])
-
-
-def plot_curves(curves: dict[str, Curves], path: str | os.PathLike[str]) -> None:
-    """Draw the accuracy curves of one or more models into one PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    for (name, curve), colour in zip(curves.items(), ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False):
-        epochs = np.arange(1, len(curve.train) + 1)
-        axes.plot(epochs, 100 * np.asarray(curve.test), color=colour, label=f"{name}, test images")
-        axes.plot(epochs, 100 * np.asarray(curve.train), color=colour, ls="--", lw=1, label=f"{name}, training images")
-    axes.set(xlabel="epoch", ylabel="accuracy (%)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=200)
 
 
 def train(
@@ -546,5 +512,6 @@ def train_models(
         target = folder if config is first else folder / name.replace(" ", "_")
         model.save(target, export=config is first)
         curves[name].to_csv(target / "accuracy.csv")
-    plot_curves(curves, folder / "accuracy.png")
+    with whole_file(folder / "accuracy.png") as temporary, style():
+        curves_figure(curves).savefig(temporary, dpi=300)
     return curves

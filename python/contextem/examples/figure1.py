@@ -23,10 +23,10 @@ from contextem._output import whole_file
 from contextem.classification import COLOURS, MARKERS, Classification
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
+from contextem.figures import WIDTH, style
 from contextem.micrograph import Detector
 from contextem.model import Model, load_model
 from contextem.pipeline import classify
-from contextem.report import WIDTH, style
 from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups, draw_scan, record
 from contextem.simulate.render import MARGIN, superpose
