@@ -33,7 +33,7 @@ from contextem.context import ENERGIES, Context
 from contextem.contrast import contrast_blocks
 from contextem.sites import agree_on_sites, common_odds
 
-COMPARED = ("without_context", "paper")
+COMPARED = ("without_context", "paper", "paper_without_context")
 """Classifiers kept beside a model, in folders of these names, to compare it with: without context, and as published."""
 
 

@@ -482,13 +482,14 @@ def train_models(
     device : str
         A torch device.
     configs : dict of str to ModelConfig, optional
-        By name; the first is the model of the folder itself.  By default the lattice model, the same without context,
-        and that of the paper.
+        By name; the first is the model of the folder itself.  By default the lattice model and that of the paper, both
+        with and without context.
     """
     configs = configs or {
         "with context": ModelConfig(),
         "without context": ModelConfig(context="none"),
         "paper": PAPER,
+        "paper without context": replace(PAPER, context="none"),
     }
     first = next(iter(configs.values()))
     training, validation, test = training_data(data, preset, images, seed, first, workers)
