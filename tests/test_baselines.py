@@ -35,6 +35,8 @@ def columns(seed, count=600, classes=(0, 1, 2, 3, 4)):
         contrast=contrast.astype(np.float32),
         labels=labels,
         weight=np.ones(count, np.float32),
+        same=np.zeros((count, 0), np.int32),
+        other=np.zeros((count, 0), np.int32),
         image=image,
         intensities=context,
         context=context,

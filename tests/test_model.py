@@ -189,18 +189,18 @@ def test_the_exported_program_is_the_network(name, tmp_path):
     assert_exported(tmp_path / "model.pt2", model, KINDS[name])
 
 
-def test_the_exported_program_of_the_packaged_model_is_its_network():
+def test_the_exported_program_of_the_packaged_model_is_its_network(tmp_path):
     model = load_model()
-    program = torch.export.load(packaged_model() / "model.pt2").module()
+    model.save(tmp_path)
+    program = torch.export.load(tmp_path / "model.pt2").module()
     for count in (1, 3, 200):
         seen = torch.from_numpy(contrast(count, model.config))
         contexts = torch.from_numpy(np.repeat(model.context_features(CONTEXT)[None], count, axis=0))
         with torch.inference_mode():
             logits, familiarity = program(seen, contexts)
             expected = model.network(seen, contexts)
-        # the weights and the order of the operations are those of when it was written
-        np.testing.assert_allclose(torch.softmax(logits, 1), torch.softmax(expected[0], 1), atol=1e-5)
-        np.testing.assert_allclose(familiarity, expected[1], atol=1e-4)
+        np.testing.assert_allclose(torch.softmax(logits, 1), torch.softmax(expected[0], 1), atol=1e-6)
+        np.testing.assert_allclose(familiarity, expected[1], rtol=1e-5, atol=1e-5)
 
 
 def test_unknown_columns_need_a_threshold():
@@ -242,7 +242,7 @@ def test_conditions_and_elements_it_was_not_trained_with_are_told():
 def test_packaged_models_are_small_and_know_how_they_were_made():
     folder = Path(packaged_model())
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 2_000_000
-    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*.pt2")] == ["model.pt2"]
+    assert not list(folder.rglob("*.pt2"))
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
         model = load_model(place)
         assert model.info["training"]["preset"]

@@ -9,13 +9,12 @@ import pytest
 import contextem as ctm
 from contextem.columns import CLASSES
 from contextem.examples import demo_micrograph
-from contextem.model import Model, load_model, packaged_model
+from contextem.model import Model, load_model
 from contextem.pipeline import better_context, measure
 from contextem.responses import DETECTOR_ANGLES
 from contextem.scores import score_columns
 from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import simulate_micrograph
-from contextem.train import WITHOUT_CONTEXT
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +140,7 @@ def test_a_wrong_chalcogen_is_told_and_a_better_host_named(host, wrong):
     )
     assert str(caught[0].message).endswith("; check host and detector")
     model = ctm.load_model()
-    contrast, complete = measure(made.micrograph, made.columns, context.lattice_constant, model.config)
+    contrast, complete, _ = measure(made.micrograph, made.columns, context.lattice_constant, model.config)
     fits = [
         model.predict(contrast[complete], each.vector()).familiarity.mean()
         for each in (made.context, ctm.Context.from_dict(better), context)
@@ -157,19 +156,19 @@ def test_only_hosts_the_model_was_trained_on_are_proposed():
         "MoS2", "V", 80e3, ctm.Detector("HAADF", 70, 200), 22, ranges=REFERENCE, sampling=0.15, dose=8000.0
     )
     wrong = ctm.Context("MoTe2", "V", 80e3, "HAADF", lattice_constant=3.18)
-    contrast, complete = measure(made.micrograph, made.columns, wrong.lattice_constant, packaged.config)
+    contrast, complete, _ = measure(made.micrograph, made.columns, wrong.lattice_constant, packaged.config)
     assert better_context(contrast[complete], wrong, packaged).host in packaged.info["training"]["hosts"]
     for hosts in (["NbS2", "MoTe2"], ["MoTe2"], []):
         model = Model(packaged.network, packaged.info | {"training": packaged.info["training"] | {"hosts": hosts}})
         found = better_context(contrast[complete], wrong, model)
         assert found is None or found.host in hosts
-    facts = {"unknown_below": packaged.unknown_below}
+    facts = {"misfit_below": packaged.misfit_below}
     assert better_context(contrast[complete], wrong, Model(packaged.network, facts)) is not None
 
 
 def test_nothing_is_proposed_where_there_is_nothing_to_judge_by(simulated):
     packaged = ctm.load_model()
-    blind = load_model(packaged_model() / WITHOUT_CONTEXT)
+    blind = load_model("without_context")
     contrast = np.random.default_rng(0).normal(size=(50, 80)).astype(np.float32)
     assert better_context(contrast, simulated.context, blind) is None
     assert better_context(contrast[:0], simulated.context, packaged) is None

@@ -17,6 +17,7 @@ from contextem import evaluate as evaluation
 from contextem import train as training
 from contextem.attention import ModelConfig, build_classifier
 from contextem.columns import CLASSES
+from contextem.context import parse_formula
 from contextem.contrast import contrast_blocks
 from contextem.model import Model, load_model
 from contextem.simulate.dataset import DOPANTS, METALS, Recipe, alloy_recipes, recipes
@@ -93,7 +94,8 @@ def test_alloys_mix_the_asked_chalcogens_and_no_others(count, seed, chalcogens):
         assert one != other
         assert {one, other} <= set(chalcogens)
         assert float(share) + float(rest) == pytest.approx(1.0)
-        assert recipe.dopant in (*DOPANTS, None)
+        assert recipe.dopant in (*DOPANTS, *METALS, "Zr", "Re", None)
+        assert recipe.dopant != parse_formula(recipe.host)[0]
 
 
 def test_alloys_are_trained_on_beside_the_hosts(split, monkeypatch):
@@ -185,10 +187,16 @@ def drawn(seed=0, images=6, count=40, config=CONFIG):
     contrast = rng.normal(0.0, 0.3, (n, sum(blocks.values())))
     contrast[np.arange(n), labels] += 2.0
     contrast[:, own : own + 10] += 2 * kind[image]
+    # columns of the same image around each, some missing
+    starts = np.searchsorted(image, image)[:, None]
+    around = starts + rng.integers(0, n // images, (2, n, 3))
+    around = np.where(rng.random(around.shape) < 0.2, -1, around).astype(np.int32)
     return training.LabelledColumns(
         contrast=contrast.astype(np.float32),
         labels=labels,
         weight=rng.uniform(0.5, 3.0, n).astype(np.float32),
+        same=around[0],
+        other=around[1],
         image=image,
         intensities=kind.astype(np.float32),
         context=rng.normal(size=(images, 68)).astype(np.float32),
@@ -210,6 +218,21 @@ def test_columns_of_chosen_images_keep_all_that_is_theirs(chosen):
         np.testing.assert_array_equal(getattr(part, name), getattr(columns, name)[mine])
     for name in ("case", "condition", "dose", "intensities", "context", "composition"):
         np.testing.assert_array_equal(getattr(part, name)[part.image], getattr(columns, name)[columns.image][mine])
+    for name in ("same", "other"):
+        before, after = getattr(columns, name)[mine], getattr(part, name)
+        np.testing.assert_array_equal(before < 0, after < 0)
+        np.testing.assert_array_equal(part.contrast[after[after >= 0]], columns.contrast[before[before >= 0]])
+
+
+def test_few_columns_of_each_class_stand_for_all():
+    columns = drawn()
+    few = columns.few(3, seed=1)
+    assert few.same.shape == few.other.shape == (len(few), 0)
+    for image in range(6):
+        for label in range(5):
+            here, there = ((c.image == image) & (c.labels == label) for c in (columns, few))
+            assert there.sum() == min(3, here.sum())
+            assert few.weight[there].sum() == pytest.approx(here.sum())
 
 
 # Calibration and familiarity
@@ -227,13 +250,17 @@ def nll(model, columns):
 
 @pytest.mark.parametrize("config", [CONFIG, PAPER], ids=["lattice", "paper"])
 def test_calibration_makes_the_validation_columns_likeliest(config):
-    model, columns = fresh(config), drawn(1)
-    # over-sure: logits as large as no chance warrants
+    model, columns = fresh(config), drawn(1, images=60)
+    # classes as the model says they are, until it is made over-sure
+    posterior = training.predict(model, columns).probabilities
+    labels = (np.random.default_rng(0).random((len(columns), 1)) > posterior.cumsum(axis=1)).sum(axis=1).clip(0, 4)
+    columns = replace(columns, labels=labels)
     model.network.temperature.fill_(0.2)
     before = nll(model, columns)
     training.calibrate(model, columns)
     best, at_best = nll(model, columns), float(model.network.temperature)
     assert best < before
+    assert at_best == pytest.approx(1.0, rel=0.3)
     for factor in (0.9, 1.1):
         model.network.temperature.fill_(factor * at_best)
         assert nll(model, columns) >= best - 1e-6

@@ -408,7 +408,8 @@ def calibrate(model: Model, validation: LabelledColumns, *, unknown: bool = True
         powers = np.maximum(probabilities, 1e-30).astype(np.float64) ** (1.0 / temperature)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
-    temperature = float(minimize_scalar(lambda t: surprise(tempered(t)), bounds=(0.3, 3.0), method="bounded").x)
+    best = minimize_scalar(lambda log: surprise(tempered(np.exp(log))), bounds=(-7.0, 7.0), method="bounded")
+    temperature = float(np.exp(best.x))
     network = model.network
     network.temperature.mul_(temperature)
     if not isinstance(network, LatticeClassifier):
