@@ -26,9 +26,9 @@ def test_micrograph_of_eight_thousand_columns(capsys):
         marks = [time.perf_counter()]
         columns = ctm.find_columns(micrograph, context)
         marks.append(time.perf_counter())
-        contrast, complete = measure(micrograph, columns, context.lattice_constant, model.config)
+        contrast, complete, around = measure(micrograph, columns, context.lattice_constant, model.config)
         marks.append(time.perf_counter())
-        prediction = model.predict(contrast, model.context_features(context))
+        prediction = model.predict(contrast, model.context_features(context), around)
         marks.append(time.perf_counter())
         best = np.minimum(best, np.diff(marks))
 
@@ -61,7 +61,7 @@ def test_moments_become_probabilities(capsys):
         marks.append(time.perf_counter())
         contrast = contrast_features(moments, complete, around, basis)
         marks.append(time.perf_counter())
-        prediction = model.predict(contrast, features)
+        prediction = model.predict(contrast, features, around)
         marks.append(time.perf_counter())
         best = np.minimum(best, np.diff(marks))
 
