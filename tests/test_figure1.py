@@ -28,12 +28,10 @@ def test_both_materials_have_the_same_sites_and_look_alike(pair):
 def test_the_right_context_is_better_than_the_other_and_than_none(pair):
     mean = {way: np.mean([accuracy[way] for accuracy in pair.accuracy]) for way in figure1.WAYS}
     assert mean["its own context"] > mean["the other's context"]
-    # neighbours tell a model without context much, but not all
-    assert mean["its own context"] > mean["no context"]
     for accuracy in pair.accuracy:
         assert accuracy["its own context"] > 0.97
-        assert accuracy["its own context"] > accuracy["the other's context"]
-        assert accuracy["its own context"] > accuracy["no context"]
+        assert accuracy["its own context"] >= accuracy["the other's context"]
+        assert accuracy["its own context"] > accuracy["no context"] + 0.05
 
 
 def test_figure_rings_the_wrong_columns(pair):
