@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 WIDTH = 8.0 / 2.54
 """Of a figure, inches: one column of a journal."""
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255")
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#999933")
 """Colours of the classifiers, in their order (Okabe and Ito)."""
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1)))
 STYLE: Any = {
     "font.size": 7.5,
     "axes.labelsize": 8,

@@ -92,7 +92,7 @@ def write_report(
         "entropy_reduction": entropy_reduction(scores),
     }
     with whole_file(target / "scores.json") as temporary:
-        temporary.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(plain, ensure_ascii=False) + "\n", encoding="utf-8")
     with whole_file(target / "card.md") as temporary:
         temporary.write_text(card(scores, near, facts, list(figures), multislice, trials), encoding="utf-8")
     return [target / name for name in ("scores.json", "card.md", *figures)]
@@ -382,7 +382,7 @@ def reliability_figure(predictions: Mapping[str, Predictions]) -> Figure:
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(WIDTH, (1.1 + 0.03 * len(predictions)) * WIDTH), layout="constrained")
+        figure = Figure(figsize=(WIDTH, (1.1 + 0.06 * len(predictions)) * WIDTH), layout="constrained")
         top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         top.plot((0, 100), (0, 100), color="0.6", lw=0.8, zorder=0)
         edges = np.linspace(0.0, 100.0, CALIBRATION_BINS + 1)
@@ -402,7 +402,6 @@ def reliability_figure(predictions: Mapping[str, Predictions]) -> Figure:
             *top.get_legend_handles_labels(),
             frameon=False,
             loc="outside lower center",
-            ncols=2,
             title="expected calibration error",
             title_fontsize=STYLE["legend.fontsize"],
         )

@@ -183,7 +183,7 @@ def run_trials(
     config: ModelConfig,
     *,
     seeds: int = 5,
-    epochs: int = 4,
+    epochs: int = 3,
     device: str = "cpu",
     record: Path | None = None,
 ) -> dict[str, Any]:
