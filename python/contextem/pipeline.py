@@ -63,6 +63,11 @@ def classify(
         If the energy or the detector is stated nowhere, the model was not trained with them, no lattice is found, a
         given column lies outside the image, or every patch leaves it.
 
+    Warns
+    -----
+    UserWarning
+        If another host or detector fits the image better than the stated one.
+
     Examples
     --------
     >>> import contextem as ctm
