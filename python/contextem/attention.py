@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES
-from contextem.contrast import contrast_blocks, invariant_orders
+from contextem.contrast import contrast_blocks, invariant_orders, own_and_near
 from contextem.elements import SUBSHELLS
 from contextem.micrograph import DETECTORS
 from contextem.typicality import Typicality
@@ -172,11 +172,8 @@ class LatticeClassifier(Classifier):
         self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.depth))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
         self.familiarity = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
-        blocks = contrast_blocks(config.basis)
-        own = blocks["invariants"] + blocks["centre"]
-        near = own + blocks["first"] + blocks["second"]
         given = sum(CONTEXT_TOKENS[config.context]) + len(CLASSES)
-        self.typicality = Typicality(features, (range(own), range(own, near)), given, config.hidden // 2)
+        self.typicality = Typicality(features, own_and_near(config.basis), given, config.hidden // 2)
 
     def given(self, context: Tensor, labels: Tensor) -> Tensor:  # (B | 1, Fc), (B,) -> (B, Fc + C)
         """Return context and class of each column as its typicality is judged by them."""

@@ -26,7 +26,7 @@ from contextem.attention import ModelConfig
 from contextem.columns import CLASSES
 from contextem.patches import antialias, extract_patches, patch_complete
 from contextem.simulate.dataset import Recipe, SimulatedMicrograph
-from contextem.train import POSITION_ERROR, SCALE_ERROR, LabelledColumns, few_of_each
+from contextem.train import SCALE_ERROR, LabelledColumns, few_of_each, misplaced_columns
 
 MOST_COLUMNS = 120_000
 """Training columns of a baseline; a random part of what there is."""
@@ -270,8 +270,7 @@ def _cut(source: Recipe | Path, config: ModelConfig, per_class: int | None, most
     simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
     micrograph, context, conditions = simulated.micrograph, simulated.context, simulated.conditions
     rng = np.random.default_rng([int(conditions["seed"]), 7])
-    positions = simulated.columns.positions
-    positions = positions + rng.normal(scale=POSITION_ERROR / micrograph.sampling, size=positions.shape)
+    positions = misplaced_columns(simulated, rng).positions
     lattice_constant = context.lattice_constant * (1 + rng.normal(scale=SCALE_ERROR))
     scale = 2 * config.patch_radius * lattice_constant / (PATCH * micrograph.sampling)
     image = antialias(micrograph.as_float("float32"), scale)
@@ -287,7 +286,7 @@ def _cut(source: Recipe | Path, config: ModelConfig, per_class: int | None, most
         labels[order],
         weight,
         context.vector("roles"),
-        f"{conditions['host']}:{conditions['dopant']}",
-        f"{conditions['energy'] / 1e3:g} keV {conditions['detector']}",
+        simulated.case,
+        simulated.condition,
         float(conditions["dose"]),
     )

@@ -63,6 +63,19 @@ def contrast_blocks(basis: ZernikeBasis) -> dict[str, int]:
     }
 
 
+def own_and_near(basis: ZernikeBasis) -> tuple[range, range]:
+    """Return which features are of the column itself, and which of the nine columns next to it.
+
+    Examples
+    --------
+    >>> own_and_near(ZernikeBasis(10, 32))
+    (range(0, 37), range(37, 58))
+    """
+    blocks = contrast_blocks(basis)
+    own = blocks["invariants"] + blocks["centre"]
+    return range(own), range(own, own + blocks["first"] + blocks["second"])
+
+
 def contrast_features(
     moments: NDArray[np.floating[Any]], complete: NDArray[np.bool_], around: Neighbourhood, basis: ZernikeBasis
 ) -> NDArray[np.float32]:

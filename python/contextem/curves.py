@@ -13,7 +13,7 @@ import numpy as np
 
 from contextem._output import whole_file
 from contextem.figures import LINES, finished, single, style
-from contextem.model import COMPARED
+from contextem.model import compared_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,8 +38,7 @@ class Curves:
 def read_curves(folder: Path) -> dict[str, Curves]:
     """Return the accuracy curves that training left in the folder of a model; of no model if there are none."""
     curves = {}
-    beside = {place.replace("_", " "): folder / place for place in COMPARED}
-    for name, place in {"with context": folder, **beside}.items():
+    for name, place in compared_folders(folder).items():
         if (place / "accuracy.csv").is_file():
             with (place / "accuracy.csv").open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))

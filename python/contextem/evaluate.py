@@ -15,7 +15,7 @@ from contextem.attention import ModelConfig
 from contextem.baselines import NETWORK, TABULAR, fit_network, measure_patches
 from contextem.columns import find_columns
 from contextem.context import Context
-from contextem.model import COMPARED, Model, load_model, packaged_model
+from contextem.model import Model, compared_folders, load_model, packaged_model
 from contextem.patches import patch_complete
 from contextem.pipeline import measure
 from contextem.scores import Predictions, Scores, auroc, score_predictions
@@ -30,6 +30,7 @@ from contextem.train import (
     measure_sources,
     misplaced_columns,
     predict,
+    seed_of,
     split_sources,
 )
 
@@ -41,26 +42,6 @@ IDEAL = "ideal observer"
 """Name under which `contextem.simulate.observer` is listed beside the models."""
 IDEAL_BALANCED = "ideal, equal priors"
 """The same, going for the mean recall of the classes instead of the accuracy."""
-
-
-def evaluate(models: dict[str, Model], test: LabelledColumns) -> dict[str, dict[str, Scores]]:
-    """Score models on the same test columns: all of them, by dose, and by energy and detector.
-
-    Parameters
-    ----------
-    models : dict of str to Model
-        By the name they are printed under.
-    test : LabelledColumns
-        Of images none of the models was trained on.
-
-    Returns
-    -------
-    dict
-        ``scores[model name][subset name]``; the first subset is "all".
-    """
-    return score_predictions(
-        {name: Predictions.of(test, predict(model, test).probabilities) for name, model in models.items()}
-    )
 
 
 def report(scores: dict[str, dict[str, Scores]]) -> str:
@@ -129,8 +110,8 @@ def _observe(
         ideal_posterior(simulated)[complete],
         simulated.labels[complete].astype(np.int64),
         class_shares(simulated),
-        f"{source.host}:{source.dopant}",
-        f"{source.energy / 1e3:g} keV {source.detector}",
+        simulated.case,
+        simulated.condition,
         float(simulated.conditions["dose"]),
     )
 
@@ -174,10 +155,9 @@ def predict_test_images(
         "with context" first.
     """
     folder = packaged_model() if folder is None else folder
-    models = {"with context": load_model(folder)}
-    for place in COMPARED:
-        if (folder / place).is_dir():
-            models[place.replace("_", " ")] = load_model(folder / place)
+    models = {
+        name: load_model(place) for name, place in compared_folders(folder).items() if place == folder or place.is_dir()
+    }
     model = models["with context"]
     sources = sources_for_test(model, data, preset=preset, images=images, ranges=ranges)
     test = measure_sources(sources, model.config, workers=workers, label="test images")
@@ -219,8 +199,8 @@ def predict_with_baselines(
     data = None if data is not None and _for_testing_only(data) else data
     seen = split_sources(data, preset or training["preset"], BASELINE_IMAGES, seed).training
     if data is not None:
-        numbers = sorted({_number(path) for path in seen})[:BASELINE_IMAGES]
-        seen = [path for path in seen if _number(path) in numbers]
+        numbers = sorted({seed_of(path) for path in seen})[:BASELINE_IMAGES]
+        seen = [path for path in seen if seed_of(path) in numbers]
     columns = measure_sources(seen, model.config, per_class=PER_CLASS, workers=workers, label="baseline images")
     predictions = {name: Predictions.of(test, fit(columns).predict(test)) for name, fit in TABULAR.items()}
     patches = measure_patches(seen, model.config, per_class=PER_CLASS, workers=workers, label="training patches")
@@ -233,10 +213,6 @@ def predict_with_baselines(
 def _for_testing_only(data: Path) -> bool:
     """Whether all images of a data set are for testing: those of abTEM, on which nothing is trained."""
     return bool(manifest(data)["engine"] != "responses")
-
-
-def _number(source: Recipe | Path) -> int:
-    return source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1])
 
 
 def sources_for_test(

@@ -37,6 +37,17 @@ COMPARED = ("without_context", "paper", "paper_without_context")
 """Classifiers kept beside a model, in folders of these names, to compare it with: without context, and as published."""
 
 
+def compared_folders(folder: Path) -> dict[str, Path]:
+    """Return where a model and those of `COMPARED` have their place, by the names they are listed under.
+
+    Examples
+    --------
+    >>> list(compared_folders(Path("model")))
+    ['with context', 'without context', 'paper', 'paper without context']
+    """
+    return {"with context": folder, **{place.replace("_", " "): folder / place for place in COMPARED}}
+
+
 class Surroundings(Protocol):
     """Columns around each column, as `contextem.neighbours.Neighbourhood` has them."""
 

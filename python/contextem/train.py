@@ -23,7 +23,7 @@ from contextem._processes import each_image
 from contextem.attention import PAPER, LatticeClassifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
-from contextem.contrast import contrast_blocks
+from contextem.contrast import own_and_near
 from contextem.curves import Curves, curves_figure
 from contextem.figures import style
 from contextem.micrograph import Detector
@@ -165,8 +165,7 @@ def few_of_each(
 
 def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int | None) -> tuple[Any, ...]:
     simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
-    conditions = simulated.conditions
-    seed = int(conditions["seed"])
+    seed = int(simulated.conditions["seed"])
     context = stated_context(simulated.context, np.random.default_rng([seed, 13]))
     contrast, labels, same, other = measure_simulated(simulated, config, seed)
     weight = np.ones(len(labels), np.float32)
@@ -183,9 +182,9 @@ def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int |
         context.vector("intensities"),
         context.vector("roles"),
         context.vector("composition"),
-        f"{conditions['host']}:{conditions['dopant']}",
-        f"{conditions['energy'] / 1e3:g} keV {conditions['detector']}",
-        float(conditions["dose"]),
+        simulated.case,
+        simulated.condition,
+        float(simulated.conditions["dose"]),
     )
 
 
@@ -196,6 +195,11 @@ class Split:
     training: list[Recipe | Path]
     validation: list[Recipe | Path]
     test: list[Recipe | Path]
+
+
+def seed_of(source: Recipe | Path) -> int:
+    """Return the seed of a simulated micrograph; the name of its file ends in it."""
+    return source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1])
 
 
 def split_sources(data: Path | None, preset: str, images: int, seed: int, ranges: str = "both") -> Split:
@@ -217,8 +221,7 @@ def split_sources(data: Path | None, preset: str, images: int, seed: int, ranges
     sources: list[Recipe | Path] = list(recipes(preset, images, seed, ranges=ranges) if data is None else stored(data))
     split = Split([], [], [])
     for source in sources:
-        number = source.seed if isinstance(source, Recipe) else int(source.stem.rsplit("-", 1)[1])
-        fold = number % FOLDS
+        fold = seed_of(source) % FOLDS
         part = split.test if fold in TEST_FOLDS else split.validation if fold in VALIDATION_FOLDS else split.training
         part.append(source)
     return split
@@ -369,12 +372,10 @@ def familiarity_loss(network: LatticeClassifier, contrast: Tensor, context: Tens
     if quarter == 0:
         return right
     other = torch.randperm(len(contrast), device=contrast.device)[:quarter]
-    blocks = contrast_blocks(network.config.basis)
-    own = blocks["invariants"] + blocks["centre"]
-    near = own + blocks["first"] + blocks["second"]
+    own, near = own_and_near(network.config.basis)
     mixed, half = contrast[:quarter].clone(), quarter // 2
-    mixed[:half, :own] = contrast[other[:half], :own]
-    mixed[half:, own:near] = contrast[other[half:], own:near]
+    mixed[:half, own.start : own.stop] = contrast[other[:half], own.start : own.stop]
+    mixed[half:, near.start : near.stop] = contrast[other[half:], near.start : near.stop]
     wrong_looks = network(mixed, context[:quarter])[1]
     loss = right + functional.softplus(wrong_looks).mean()
     if context.shape[1]:

@@ -23,7 +23,17 @@ from contextem.elements import atomic_shares
 from contextem.model import Prediction
 from contextem.scores import Scores, score
 from contextem.simulate.dataset import CHALCOGENS, alloy_recipes, recipes
-from contextem.train import ALLOYS, FOLDS, PER_CLASS, LabelledColumns, measure_sources, predict, train
+from contextem.train import (
+    ALLOYS,
+    FOLDS,
+    PER_CLASS,
+    TEST_FOLDS,
+    VALIDATION_FOLDS,
+    LabelledColumns,
+    measure_sources,
+    predict,
+    train,
+)
 
 CLEAR_DOSE = 3000.0
 """Electrons a pixel from which on noise hides little."""
@@ -89,7 +99,8 @@ def folds(trial: int) -> tuple[list[int], list[int]]:
     >>> folds(0), folds(4)
     (([4, 9], [3, 8]), ([8, 3], [7, 2]))
     """
-    return [(4 + trial) % FOLDS, (9 + trial) % FOLDS], [(3 + trial) % FOLDS, (8 + trial) % FOLDS]
+    test, validation = ([(fold + trial) % FOLDS for fold in part] for part in (TEST_FOLDS, VALIDATION_FOLDS))
+    return test, validation
 
 
 def run_trial(

@@ -137,6 +137,16 @@ class SimulatedMicrograph:
     conditions: dict[str, Any] = field(repr=False)
     scene: Scene | None = field(default=None, repr=False)
 
+    @property
+    def case(self) -> str:
+        """Host and dopant, for example ``"WSe2:Cr"``."""
+        return f"{self.conditions['host']}:{self.conditions['dopant']}"
+
+    @property
+    def condition(self) -> str:
+        """Beam energy and detector, for example ``"80 keV HAADF"``."""
+        return f"{self.conditions['energy'] / 1e3:g} keV {self.conditions['detector']}"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one ``.npz``, whole or not at all.
 

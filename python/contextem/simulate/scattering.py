@@ -314,13 +314,6 @@ def ring_shares(angles: NDArray[np.float64], pixel: float, inner: float, outer: 
     return (within_outer - within_inner).astype(np.float32)
 
 
-def scan_positions(count: int, radius: float) -> NDArray[np.float64]:
-    """Return `count` points (count, 2) on a spiral of golden angle and constant pitch, from the origin to `radius`."""
-    i = np.arange(count)
-    angle = np.pi * (3.0 - np.sqrt(5.0)) * i
-    return np.column_stack([np.cos(angle), np.sin(angle)]) * (radius * i / (count - 1))[:, None]
-
-
 def thermal_separations(rms: float, radii: int, angles: int = 3) -> NDArray[np.float64]:
     """Quadrature nodes for the separation of two atoms that vibrate independently.
 
