@@ -41,12 +41,4 @@ const Kernels<double>& kernels<double>() {
 
 const char* simd_name() { return instruction_set().name; }
 
-template <class T>
-Index simd_lanes() {
-    return kernels<T>().lanes;
-}
-
-template Index simd_lanes<float>();
-template Index simd_lanes<double>();
-
 }  // namespace contextem

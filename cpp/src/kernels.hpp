@@ -8,19 +8,23 @@
 
 namespace contextem {
 
-constexpr Index panel_patches = 12;  // patches multiplied together
+constexpr int panel_vectors = 2;     // vectors of patches, a patch per lane, that are multiplied together
 constexpr Index max_lanes = 16;      // of the widest register and the smallest type
+constexpr Index max_panel = max_lanes * panel_vectors;
 
-// Memory of one thread. `rows` is the side of a plane: ceil(P / 2) folded, P otherwise.
+// Memory of one thread.
 template <class T>
 class Workspace {
 public:
-    Workspace(Index size, Index rows, Index n_planes, Index max_width);
+    // Patches only, for extract_patches.
+    explicit Workspace(Index size) : Workspace(size, 1, 0, 0, 0) {}
+    Workspace(const MomentTable<T>& table, Index lanes);
 
-    T* patch;              // (P, patch_stride) with max_lanes readable values before and after every row
-    Index patch_stride;
-    T* panel;              // (planes, rows, chunks of a row, panel_patches, lanes)
-    T* sums;               // (panel_patches, max_width)
+    T* patch(Index i) { return patches_ + i * pitch_; }  // rows patch_stride apart, lanes rows of other patches between
+
+    Index patch_stride;    // a patch row may be written up to the next multiple of max_lanes
+    T* panel;              // (planes, rows, columns, panel_patches)
+    T* sums;               // (J, panel_patches)
     T* segment;            // (segment_capacity) an image row between two rows; 3 max_lanes readable values follow
     Index segment_capacity;
     T* share;              // (P, padded) share of the next value at each patch column
@@ -29,6 +33,10 @@ public:
     Index* window;         // (chunks of P) first value of the segment that a chunk of patch columns reads
 
 private:
+    Workspace(Index size, Index lanes, Index panel_samples, Index n_modes, Index panel_patches);
+
+    Index pitch_;
+    T* patches_;
     AlignedVector<T> values_;
     AlignedVector<Index> indices_;
 };
@@ -36,7 +44,7 @@ private:
 // Each function works on the patches [begin, end), column_moments on order[begin, end); none allocates or throws.
 template <class T>
 struct Kernels {
-    Index lanes;  // modes per vector register
+    Index lanes;  // patches per vector register
     void (*extract_patches)(const ImageView<T>&, const PositionsView&, const PatchGrid&, Index begin, Index end,
                             Workspace<T>&, T* patches);
     void (*patch_moments)(const PatchesView<T>&, const MomentTable<T>&, Index begin, Index end, Workspace<T>&,

@@ -37,13 +37,25 @@ int find_parity(const double* w, Index size) {
     return -1;
 }
 
-template <class T>
-Workspace<T> make_workspace(const MomentTable<T>& table) {
-    Index width = 0;
-    for (const TableBlock<T>& block : table.blocks) {
-        width = std::max(width, block.width);
+// Whether a mode of the given parity is even or odd under row <-> column, to rounding.
+Exchange find_exchange(const double* w, Index size, int parity) {
+    if (row_sign(parity) != column_sign(parity)) {
+        return Exchange::none;  // the exchange takes it to another plane
     }
-    return Workspace<T>(table.size, table.rows, table.folded ? n_parities : 1, width);
+    double largest = 0.0;
+    double sum = 0.0;         // of the distances from even and from odd
+    double difference = 0.0;
+    for (Index row = 0; row < size; ++row) {
+        for (Index column = 0; column < size; ++column) {
+            const double here = w[row * size + column];
+            const double there = w[column * size + row];
+            largest = std::max(largest, std::abs(here));
+            sum = std::max(sum, std::abs(here + there));
+            difference = std::max(difference, std::abs(here - there));
+        }
+    }
+    const double tolerance = 1e-10 * largest;
+    return difference <= tolerance ? Exchange::even : (sum <= tolerance ? Exchange::odd : Exchange::none);
 }
 
 // The order in which columns are visited: tile after tile of the image, so that a patch finds most of its pixels in the
@@ -79,7 +91,7 @@ std::vector<Index> order_by_tile(const PositionsView& positions, Index rows, Ind
 }  // namespace
 
 template <class T>
-MomentTable<T>::MomentTable(const double* weights, Index modes, Index patch_size, Index lanes)
+MomentTable<T>::MomentTable(const double* weights, Index modes, Index patch_size)
     : n_modes(modes), size(patch_size), folded(true) {
     std::vector<int> parity(position(modes));
     for (Index j = 0; j < modes; ++j) {
@@ -97,50 +109,59 @@ MomentTable<T>::MomentTable(const double* weights, Index modes, Index patch_size
     };
 
     row_lengths.assign(position(rows), 0);
-    Index samples = 0;
-    for (Index row = 0; row < rows; ++row) {
-        for (Index column = rows; column-- > 0 && row_lengths[position(row)] == 0;) {
+    for (int plane = 0; plane < planes(); ++plane) {
+        for (const Exchange exchange : {Exchange::none, Exchange::even, Exchange::odd}) {
+            TableBlock<T> block = {plane, exchange, {}, {}, {}};
             for (Index j = 0; j < modes; ++j) {
-                if (plane_weight(j, row, column) != 0.0) {
-                    row_lengths[position(row)] = column + 1;
-                    break;
+                if (!folded || parity[position(j)] == plane) {
+                    if (exchange == (folded ? find_exchange(weights + j * size * size, size, plane) : Exchange::none)) {
+                        block.modes.push_back(j);
+                    }
                 }
             }
+            for (Index row = 0; row < rows && !block.modes.empty(); ++row) {
+                for (Index column = exchange == Exchange::none ? 0 : row; column < rows; ++column) {
+                    std::vector<double> values;
+                    double largest = 0.0;
+                    for (const Index j : block.modes) {
+                        values.push_back(plane_weight(j, row, column) * (exchange != Exchange::none && row == column ? 0.5 : 1.0));
+                        largest = std::max(largest, std::abs(values.back()));
+                    }
+                    if (largest > 0.0 && !(exchange == Exchange::odd && row == column)) {
+                        block.samples.push_back({static_cast<std::int32_t>(row * rows + column),
+                                                 static_cast<std::int32_t>(column * rows + row)});
+                        block.weights.insert(block.weights.end(), values.begin(), values.end());
+                        const auto lengthen = [&](Index r, Index length) {
+                            row_lengths[position(r)] = std::max(row_lengths[position(r)], length);
+                        };
+                        lengthen(row, column + 1);
+                        if (exchange != Exchange::none) {
+                            lengthen(column, row + 1);
+                        }
+                    }
+                }
+            }
+            if (!block.modes.empty()) {
+                blocks.push_back(std::move(block));
+            }
         }
-        samples += row_lengths[position(row)];
     }
+}
 
-    for (int plane = 0; plane < (folded ? n_parities : 1); ++plane) {
-        TableBlock<T> block;
-        block.plane = plane;
-        for (Index j = 0; j < modes; ++j) {
-            if (!folded || parity[position(j)] == plane) {
-                block.modes.push_back(j);
-            }
-        }
-        if (block.modes.empty()) {
-            continue;
-        }
-        const Index count = static_cast<Index>(block.modes.size());
-        block.width = (count + lanes - 1) / lanes * lanes;
-        block.weights.assign(position(samples * block.width), T(0));
-        T* out = block.weights.data();
-        for (Index row = 0; row < rows; ++row) {
-            for (Index column = 0; column < row_lengths[position(row)]; ++column, out += block.width) {
-                for (Index i = 0; i < count; ++i) {
-                    out[i] = static_cast<T>(plane_weight(block.modes[position(i)], row, column));
-                }
-            }
-        }
-        blocks.push_back(std::move(block));
+template <class T>
+Index MomentTable<T>::multiply_adds() const {
+    Index count = 0;
+    for (const TableBlock<T>& block : blocks) {
+        count += static_cast<Index>(block.weights.size());
     }
+    return count;
 }
 
 template <class T>
 void patch_moments(const PatchesView<T>& patches, const MomentTable<T>& table, int n_threads, T* moments) {
     const Kernels<T>& kernel = kernels<T>();
-    parallel_for(patches.count, panel_patches, n_threads, [&](Index begin, Index end) {
-        Workspace<T> work = make_workspace(table);
+    parallel_for(patches.count, panel_vectors * kernel.lanes, n_threads, [&](Index begin, Index end) {
+        Workspace<T> work(table, kernel.lanes);
         kernel.patch_moments(patches, table, begin, end, work, moments);
     });
 }
@@ -150,8 +171,8 @@ void column_moments(const ImageView<T>& image, const PositionsView& positions, c
                     const MomentTable<T>& table, int n_threads, T* moments) {
     const Kernels<T>& kernel = kernels<T>();
     const std::vector<Index> order = order_by_tile(positions, image.rows, image.columns);
-    parallel_for(positions.count, panel_patches, n_threads, [&](Index begin, Index end) {
-        Workspace<T> work = make_workspace(table);
+    parallel_for(positions.count, panel_vectors * kernel.lanes, n_threads, [&](Index begin, Index end) {
+        Workspace<T> work(table, kernel.lanes);
         kernel.column_moments(image, positions, order.data(), grid, table, begin, end, work, moments);
     });
 }

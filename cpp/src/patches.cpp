@@ -9,8 +9,8 @@ template <class T>
 void extract_patches(const ImageView<T>& image, const PositionsView& positions, const PatchGrid& grid, int n_threads,
                      T* patches) {
     const Kernels<T>& kernel = kernels<T>();
-    parallel_for(positions.count, panel_patches, n_threads, [&](Index begin, Index end) {
-        Workspace<T> work(grid.size, 0, 0, 0);
+    parallel_for(positions.count, 64, n_threads, [&](Index begin, Index end) {
+        Workspace<T> work(grid.size);
         kernel.extract_patches(image, positions, grid, begin, end, work, patches);
     });
 }

@@ -24,26 +24,31 @@
 namespace contextem {
 namespace {
 
-template <class T>
+template <class T, int bytes>
 struct Register {
-    typedef T type __attribute__((vector_size(CONTEXTEM_VECTOR_BYTES)));
+    typedef T type __attribute__((vector_size(bytes)));
 };
 
 template <class T>
-using Vec = typename Register<T>::type;
+using Vec = typename Register<T, CONTEXTEM_VECTOR_BYTES>::type;
 
 template <class T>
 constexpr int lanes = CONTEXTEM_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
-template <class T>
-CONTEXTEM_INLINE Vec<T> load(const T* pointer) {
-    Vec<T> value;
+template <class V, class T>
+CONTEXTEM_INLINE V load_as(const T* pointer) {
+    V value;
     __builtin_memcpy(&value, pointer, sizeof value);
     return value;
 }
 
 template <class T>
-CONTEXTEM_INLINE void store(T* pointer, Vec<T> value) {
+CONTEXTEM_INLINE Vec<T> load(const T* pointer) {
+    return load_as<Vec<T>>(pointer);
+}
+
+template <class V, class T>
+CONTEXTEM_INLINE void store(T* pointer, V value) {
     __builtin_memcpy(pointer, &value, sizeof value);
 }
 
@@ -55,16 +60,6 @@ CONTEXTEM_INLINE Vec<T> splat(T value, std::index_sequence<I...>) {
 template <class T>
 CONTEXTEM_INLINE Vec<T> splat(T value) {
     return splat(value, std::make_index_sequence<lanes<T>>());
-}
-
-template <class T, std::size_t... I>
-CONTEXTEM_INLINE Vec<T> reverse(Vec<T> value, std::index_sequence<I...>) {
-    return __builtin_shufflevector(value, value, static_cast<int>(sizeof...(I) - 1 - I)...);
-}
-
-template <class T>
-CONTEXTEM_INLINE Vec<T> reverse(Vec<T> value) {
-    return reverse<T>(value, std::make_index_sequence<lanes<T>>());
 }
 
 // An integer as wide as T, to number lanes with.
@@ -111,6 +106,100 @@ CONTEXTEM_INLINE V multiply_add(V a, V b, V c) {
     return a * b + c;
 }
 #endif
+
+template <class T, std::size_t... I>
+CONTEXTEM_INLINE Vec<T> reverse(Vec<T> value, std::index_sequence<I...>) {
+    return __builtin_shufflevector(value, value, static_cast<int>(sizeof...(I) - 1 - I)...);
+}
+
+template <class T>
+CONTEXTEM_INLINE Vec<T> reverse(Vec<T> value) {
+    return reverse<T>(value, std::make_index_sequence<lanes<T>>());
+}
+
+// ---- transpose ------------------------------------------------------------------------------------------------------
+
+// Transposes 4 x 4 floats, or 2 x 2 doubles, in each 16 bytes of 4, or 2, vectors.
+template <std::size_t... I>
+CONTEXTEM_INLINE void transpose_blocks(Vec<float>* v, std::index_sequence<I...>) {
+    const auto low = [](Vec<float> a, Vec<float> b) {  // a0 b0 a1 b1
+        return __builtin_shufflevector(a, b, static_cast<int>(I / 4 * 4 + I % 4 / 2 + I % 2 * sizeof...(I))...);
+    };
+    const auto high = [](Vec<float> a, Vec<float> b) {  // a2 b2 a3 b3
+        return __builtin_shufflevector(a, b, static_cast<int>(I / 4 * 4 + I % 4 / 2 + 2 + I % 2 * sizeof...(I))...);
+    };
+    const Vec<float> even_low = low(v[0], v[2]);
+    const Vec<float> even_high = high(v[0], v[2]);
+    const Vec<float> odd_low = low(v[1], v[3]);
+    const Vec<float> odd_high = high(v[1], v[3]);
+    v[0] = low(even_low, odd_low);
+    v[1] = high(even_low, odd_low);
+    v[2] = low(even_high, odd_high);
+    v[3] = high(even_high, odd_high);
+}
+
+template <std::size_t... I>
+CONTEXTEM_INLINE void transpose_blocks(Vec<double>* v, std::index_sequence<I...>) {
+    const Vec<double> first = v[0];
+    const Vec<double> second = v[1];
+    v[0] = __builtin_shufflevector(first, second, static_cast<int>(I / 2 * 2 + I % 2 * sizeof...(I))...);
+    v[1] = __builtin_shufflevector(first, second, static_cast<int>(I / 2 * 2 + 1 + I % 2 * sizeof...(I))...);
+}
+
+// Exchanges the 16-byte blocks of vectors that lie `step` apart, as if each block were one value of a square.
+#if defined(__AVX512F__)
+template <int blocks>
+CONTEXTEM_INLINE Vec<float> take_blocks(Vec<float> a, Vec<float> b) {
+    return _mm512_shuffle_f32x4(a, b, blocks);
+}
+template <int blocks>
+CONTEXTEM_INLINE Vec<double> take_blocks(Vec<double> a, Vec<double> b) {
+    return _mm512_shuffle_f64x2(a, b, blocks);
+}
+template <class T>
+CONTEXTEM_INLINE void exchange_blocks(Vec<T>* v, int step) {
+    const Vec<T> first_low = take_blocks<0x44>(v[0], v[step]);  // blocks 0 1 of both
+    const Vec<T> first_high = take_blocks<0xee>(v[0], v[step]);
+    const Vec<T> second_low = take_blocks<0x44>(v[2 * step], v[3 * step]);
+    const Vec<T> second_high = take_blocks<0xee>(v[2 * step], v[3 * step]);
+    v[0] = take_blocks<0x88>(first_low, second_low);  // blocks 0 2 of both
+    v[step] = take_blocks<0xdd>(first_low, second_low);
+    v[2 * step] = take_blocks<0x88>(first_high, second_high);
+    v[3 * step] = take_blocks<0xdd>(first_high, second_high);
+}
+#elif defined(__AVX2__)
+template <int blocks>
+CONTEXTEM_INLINE Vec<float> take_blocks(Vec<float> a, Vec<float> b) {
+    return _mm256_permute2f128_ps(a, b, blocks);
+}
+template <int blocks>
+CONTEXTEM_INLINE Vec<double> take_blocks(Vec<double> a, Vec<double> b) {
+    return _mm256_permute2f128_pd(a, b, blocks);
+}
+template <class T>
+CONTEXTEM_INLINE void exchange_blocks(Vec<T>* v, int step) {
+    const Vec<T> low = take_blocks<0x20>(v[0], v[step]);
+    v[step] = take_blocks<0x31>(v[0], v[step]);
+    v[0] = low;
+}
+#else
+template <class T>
+CONTEXTEM_INLINE void exchange_blocks(Vec<T>*, int) {}
+#endif
+
+// Value j of vector i becomes value i of vector j.
+template <class T>
+CONTEXTEM_INLINE void transpose(Vec<T> (&v)[static_cast<std::size_t>(lanes<T>)]) {
+    constexpr int side = 16 / static_cast<int>(sizeof(T));
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes<T>; i += side) {
+        transpose_blocks(v + i, std::make_index_sequence<lanes<T>>());
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < side; ++i) {
+        exchange_blocks<T>(v + i, side);
+    }
+}
 
 }  // namespace
 }  // namespace contextem

@@ -106,12 +106,22 @@ private:
     std::vector<double> values_;
 };
 
-// Completes a (J, P, P) table from its lower right quadrant by each mode's parity.
+// Completes a (J, P, P) table from the octant row <= column of its lower right quadrant, so that mirrored weights are
+// equal to the last bit: theta -> pi / 2 - theta exchanges row and column, then each mode's parity gives the quadrants.
 void mirror(int n_max, Index size, std::vector<double>& table) {
     const Index first = size / 2;
     for (int n = 0; n <= n_max; ++n) {
         for (int m = -n; m <= n; m += 2) {
+            const int order = std::abs(m);
             double* w = table.data() + mode(n, m) * size * size;
+            const double* partner = table.data() + mode(n, order % 2 == 0 ? m : -m) * size * size;
+            const int turns = order / 2 + (m < 0 && order % 2 == 0 ? 1 : 0);
+            const double exchanged = turns % 2 == 0 ? 1.0 : -1.0;
+            for (Index row = first; row < size; ++row) {
+                for (Index column = first; column < row; ++column) {
+                    w[row * size + column] = exchanged * partner[column * size + row];
+                }
+            }
             const double flip_row = row_sign(parity_of(m));
             const double flip_column = column_sign(parity_of(m));
             for (Index row = first; row < size; ++row) {
@@ -177,7 +187,7 @@ std::vector<double> projection_weights(int n_max, int size) {
     std::vector<double> values(position(modes));
     const double area = pi * static_cast<double>(pixels) / 4.0;
     for (Index row = size / 2; row < size; ++row) {
-        for (Index column = size / 2; column < size; ++column) {
+        for (Index column = row; column < size; ++column) {
             // the mask is decided in integers, so that it is symmetric whatever the rounding
             const Index a = 2 * row - (size - 1);
             const Index b = 2 * column - (size - 1);
@@ -202,7 +212,7 @@ std::vector<double> integrated_weights(int n_max, int size) {
     const ZernikeIndices indices = zernike_indices(n_max);
     DiskIntegrator integrator(n_max);
     for (Index row = size / 2; row < size; ++row) {
-        for (Index column = size / 2; column < size; ++column) {
+        for (Index column = row; column < size; ++column) {
             // the middle row and column of an odd patch straddle an axis: integrate one half, parity gives the other
             const bool middle_row = 2 * row == size - 1;
             const bool middle_column = 2 * column == size - 1;

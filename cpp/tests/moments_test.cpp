@@ -14,7 +14,7 @@ void compare(int size, bool with_parity, double tolerance) {
     if (!with_parity) {
         weights = numbers(static_cast<int>(modes) * size * size, 3);
     }
-    const MomentTable<T> table(weights.data(), modes, size, simd_lanes<T>());
+    const MomentTable<T> table(weights.data(), modes, size);
     CHECK(table.folded == with_parity);
 
     const int count = 37;  // three panels and a part
@@ -50,7 +50,7 @@ int main() {
 
     // far outside, on one pixel, and on an image smaller than the patch
     const std::vector<double> weights = integrated_weights(2, 8);
-    const MomentTable<double> table(weights.data(), mode_count(2), 8, simd_lanes<double>());
+    const MomentTable<double> table(weights.data(), mode_count(2), 8);
     const double pixel = 2.0;
     const double centres[] = {1e300, -1e300, 0.5, 0.5};
     std::vector<double> moments(2 * 6, -1.0);

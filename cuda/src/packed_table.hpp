@@ -21,20 +21,35 @@ struct PackedTable {
     bool folded;
 
     explicit PackedTable(const MomentTable<T>& table) : size(table.size), folded(table.folded) {
+        // every sample of a quadrant with its own weights: what a block says of an octant is written out
+        std::vector<std::int32_t> number(static_cast<std::size_t>(table.rows * table.rows));
         for (Index row = 0; row < table.rows; ++row) {
             for (Index column = 0; column < table.row_lengths[static_cast<std::size_t>(row)]; ++column) {
+                number[static_cast<std::size_t>(row * table.rows + column)] =
+                    static_cast<std::int32_t>(sample.size());
                 sample.push_back(static_cast<std::int32_t>(row * table.size + column));
             }
         }
-        weights.resize(sample.size() * static_cast<std::size_t>(table.n_modes));
+        weights.assign(sample.size() * static_cast<std::size_t>(table.n_modes), T(0));
         for (const TableBlock<T>& block : table.blocks) {
             const std::size_t first = mode.size();
-            for (std::size_t i = 0; i < block.modes.size(); ++i) {
-                mode.push_back(static_cast<std::int32_t>(block.modes[i]));
+            const std::size_t count = block.modes.size();
+            for (const Index j : block.modes) {
+                mode.push_back(static_cast<std::int32_t>(j));
                 plane.push_back(block.plane);
-                for (std::size_t q = 0; q < sample.size(); ++q) {
-                    weights[q * static_cast<std::size_t>(table.n_modes) + first + i] =
-                        block.weights[q * static_cast<std::size_t>(block.width) + i];
+            }
+            const auto add = [&](std::int32_t where, const T* values, T sign) {
+                T* out = weights.data() +
+                         static_cast<std::size_t>(number[static_cast<std::size_t>(where)] * table.n_modes) + first;
+                for (std::size_t i = 0; i < count; ++i) {
+                    out[i] += sign * values[i];
+                }
+            };
+            for (std::size_t q = 0; q < block.samples.size(); ++q) {
+                const T* values = block.weights.data() + q * count;
+                add(block.samples[q].here, values, T(1));
+                if (block.exchange != Exchange::none) {
+                    add(block.samples[q].there, values, block.exchange == Exchange::even ? T(1) : T(-1));
                 }
             }
         }

@@ -33,9 +33,9 @@ void columns_and_patches(int size, bool with_parity) {
         weights[1] += 1.0;
     }
     const Index modes = mode_count(6);
-    const MomentTable<double> host(weights.data(), modes, size, simd_lanes<double>());
+    const MomentTable<double> host(weights.data(), modes, size);
     CHECK(host.folded == with_parity);
-    const cuda::PackedTable<double> packed(MomentTable<double>(weights.data(), modes, size, 1));
+    const cuda::PackedTable<double> packed(MomentTable<double>(weights.data(), modes, size));
     const std::vector<std::int32_t> indices = packed.indices();
     const cuda::DeviceTableView<double> table = packed.at(packed.weights.data(), indices.data());
 

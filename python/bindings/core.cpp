@@ -26,7 +26,7 @@ Table make_table(const DoubleArray& weights, Index size, const py::dtype& dtype)
     }
     return with_real_type("dtype", dtype, [&](auto zero) {
         using T = decltype(zero);
-        return Table{MomentTable<T>(weights.data(), weights.shape(0), size, simd_lanes<T>())};
+        return Table{MomentTable<T>(weights.data(), weights.shape(0), size)};
     });
 }
 

@@ -71,7 +71,7 @@ Table make_table(const DoubleArray& weights, Index size, const py::dtype& dtype,
     }
     return with_real_type("dtype", dtype, [&](auto zero) {
         using T = decltype(zero);
-        const MomentTable<T> table(weights.data(), weights.shape(0), size, 1);
+        const MomentTable<T> table(weights.data(), weights.shape(0), size);
         return Table{std::make_unique<cuda::DeviceTable<T>>(table, device)};
     });
 }
