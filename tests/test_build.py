@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,9 +21,32 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_extension_belongs_to_the_package():
     assert _core.version == version("contextem")
     facts = _kernels.describe()
-    assert set(facts) == {"version", "compiler", "simd", "cuda", "cuda_runtime", "cuda_devices"}
-    assert facts["simd"] in {"avx512", "avx2", "baseline"}
+    assert set(facts) == {
+        "version",
+        "compiler",
+        "simd",
+        "simd_available",
+        "cuda",
+        "cuda_runtime",
+        "cuda_devices",
+    }
+    assert facts["simd"] in facts["simd_available"] == _core.simd_available()
     assert facts["compiler"]
+
+
+def test_the_baseline_comes_first_and_the_widest_is_used():
+    names = {"x86_64": ["sse2", "avx2", "avx512"], "aarch64": ["neon"], "arm64": ["neon"]}
+    expected = names.get(platform.machine(), ["generic"])
+    available = _core.simd_available()
+    assert available == expected[: len(available)]
+    run = subprocess.run(
+        [sys.executable, "-c", "from contextem import _core; print(_core.simd())"],
+        env={key: value for key, value in os.environ.items() if key != "CONTEXTEM_SIMD"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == available[-1]
 
 
 @pytest.mark.parametrize("name", ["_core", "_cuda"])
