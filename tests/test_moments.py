@@ -195,7 +195,7 @@ for dtype in (np.float32, np.float64):
             worst = max(worst, (abs(patches - exact) / np.finfo(dtype).eps).max(initial=0))
             whole = rng.random((count, basis.size, basis.size)).astype(dtype)
             moments = ctm.patch_moments(whole, basis)
-            worst = max(worst, (abs(moments - whole.reshape(count, -1) @ basis.weights.T) / unit).max(initial=0))
+            worst = max(worst, (abs(moments - whole.reshape(count, basis.size**2) @ basis.weights.T) / unit).max(initial=0))
 print(_core.simd(), worst)
 """
 
