@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +59,8 @@ def best_time(function: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def best_times(
-    functions: dict[str, Callable[[], object]], repeats: int = REPEATS, clock: Callable[[], float] = time.thread_time
-) -> dict[str, float]:
+    functions: dict[Any, Callable[[], object]], repeats: int = REPEATS, clock: Callable[[], float] = time.thread_time
+) -> dict[Any, float]:
     """Return the best time of each, taken in turns, so that a clock that drifts changes all alike."""
     best = dict.fromkeys(functions, np.inf)
     for turn in range(repeats + 1):
