@@ -102,6 +102,10 @@ class Scene:
     def weights(self) -> np.ndarray:
         return np.ascontiguousarray(self.basis.weights.T.astype(self.dtype))
 
+    @cached_property
+    def tolerance(self) -> np.ndarray:
+        return 32 * np.finfo(self.dtype).eps * abs(self.basis.weights).sum(axis=1)
+
     def gather(self) -> np.ndarray:
         windows = sliding_window_view(self.image, (self.size, self.size))
         return windows[self.corners[:, 0], self.corners[:, 1]]
@@ -135,12 +139,11 @@ def reference_of(scene: Scene, which: str, arguments: dict[str, Any]) -> np.ndar
 
 def own(scene: Scene, names: tuple[str, ...] = tuple(OURS)) -> dict[str, Candidate]:
     """Return the kernels of this package: patch_moments, and column_moments as named."""
-    tolerance = 32 * np.finfo(scene.dtype).eps * abs(scene.basis.weights).sum(axis=1)
     found = {
         name: Candidate(
             partial(ctm.column_moments, scene.image, getattr(scene, which), scene.basis, n_threads=1, **arguments),
             reference_of(scene, which, arguments),
-            tolerance,
+            scene.tolerance,
         )
         for name in names
         for which, arguments in [OURS[name]]
@@ -150,7 +153,7 @@ def own(scene: Scene, names: tuple[str, ...] = tuple(OURS)) -> dict[str, Candida
         PATCHES: Candidate(
             partial(ctm.patch_moments, scene.patches, scene.basis, n_threads=1),
             reference_of(scene, "centres", {}),
-            tolerance,
+            scene.tolerance,
         ),
     }
 
@@ -160,7 +163,6 @@ def products(
 ) -> dict[str, Candidate]:
     """Return the matrix product of NumPy and torch, after gathering the patches and alone."""
     expected = reference_of(scene, "centres", {})
-    tolerance = 32 * np.finfo(scene.dtype).eps * abs(scene.basis.weights).sum(axis=1)
     rows = scene.patches.reshape(COUNT, -1)
     runs: dict[str, Callable[[], Any]] = {
         GATHERS[0]: lambda: scene.gather().reshape(COUNT, -1) @ scene.weights,
@@ -172,7 +174,7 @@ def products(
         flat, weights = torch.from_numpy(rows), torch.from_numpy(scene.weights)
         runs[GATHERS[1]] = lambda: torch.mm(windows[row, column].reshape(COUNT, -1), weights)
         runs[PRODUCTS[1]] = lambda: torch.mm(flat, weights)
-    return {name: Candidate(runs[name], expected, tolerance) for name in names if name in runs}
+    return {name: Candidate(runs[name], expected, scene.tolerance) for name in names if name in runs}
 
 
 def packages(scene: Scene) -> dict[str, Candidate]:
@@ -283,7 +285,7 @@ def against_native(folder: Path) -> float:
 def main(native: Path | None) -> None:
     """Print the table and the bars."""
     scene, torch = Scene(), optional("torch")
-    held = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS",) if name in os.environ]
+    held = [f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"]
     if (threadpools := optional("threadpoolctl")) is not None:
         threadpools.threadpool_limits(1)
         held.append("threadpool_limits(1)")
