@@ -11,6 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contextem import _core, _kernels
@@ -47,6 +48,22 @@ def test_the_baseline_comes_first_and_the_widest_is_used():
         check=True,
     )
     assert run.stdout.strip() == available[-1]
+
+
+def test_the_loops_of_the_roofline_do_what_is_timed():
+    values, target = np.arange(256, dtype=np.float32), np.zeros(256, np.float32)
+    _core.copy_values(values, target, 2)
+    np.testing.assert_array_equal(target, values)
+    assert _core.read_values(values, 3) == 3 * values.sum()
+    for dtype in (np.float32, np.float64):
+        # 12 registers, every lane of which tends to 2
+        lanes = _core.multiply_adds(192 * 64, np.dtype(dtype)) / 24
+        assert lanes == pytest.approx(round(lanes), rel=1e-6)
+        assert round(lanes) * np.dtype(dtype).itemsize in {16, 32, 64}
+    with pytest.raises(ValueError, match="values: expected a multiple of 128, got 100"):
+        _core.read_values(values[:100], 1)
+    with pytest.raises(ValueError, match="target: expected as many values as source"):
+        _core.copy_values(values, target[:128], 1)
 
 
 @pytest.mark.parametrize("name", ["_core", "_cuda"])
