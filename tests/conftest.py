@@ -11,6 +11,7 @@ import pytest
 hypothesis.settings.register_profile(
     "deterministic", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=50
 )
+hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("deterministic"), max_examples=8)
 hypothesis.settings.load_profile("deterministic")
 
 

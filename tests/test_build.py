@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import platform
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contextem import _core, _kernels
@@ -19,9 +22,48 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_extension_belongs_to_the_package():
     assert _core.version == version("contextem")
     facts = _kernels.describe()
-    assert set(facts) == {"version", "compiler", "simd", "cuda", "cuda_runtime", "cuda_devices"}
-    assert facts["simd"] in {"avx512", "avx2", "baseline"}
+    assert set(facts) == {
+        "version",
+        "compiler",
+        "simd",
+        "simd_available",
+        "cuda",
+        "cuda_runtime",
+        "cuda_devices",
+    }
+    assert facts["simd"] in facts["simd_available"] == _core.simd_available()
     assert facts["compiler"]
+
+
+def test_the_baseline_comes_first_and_the_widest_is_used():
+    names = {"x86_64": ["sse2", "avx2", "avx512"], "aarch64": ["neon"], "arm64": ["neon"]}
+    expected = names.get(platform.machine(), ["generic"])
+    available = _core.simd_available()
+    assert available == expected[: len(available)]
+    run = subprocess.run(
+        [sys.executable, "-c", "from contextem import _core; print(_core.simd())"],
+        env={key: value for key, value in os.environ.items() if key != "CONTEXTEM_SIMD"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == available[-1]
+
+
+def test_the_loops_of_the_roofline_do_what_is_timed():
+    values, target = np.arange(256, dtype=np.float32), np.zeros(256, np.float32)
+    _core.copy_values(values, target, 2)
+    np.testing.assert_array_equal(target, values)
+    assert _core.read_values(values, 3) == 3 * values.sum()
+    for dtype in (np.float32, np.float64):
+        # 12 registers, every lane of which tends to 2
+        lanes = _core.multiply_adds(192 * 64, np.dtype(dtype)) / 24
+        assert lanes == pytest.approx(round(lanes), rel=1e-6)
+        assert round(lanes) * np.dtype(dtype).itemsize in {16, 32, 64}
+    with pytest.raises(ValueError, match="values: expected a multiple of 128, got 100"):
+        _core.read_values(values[:100], 1)
+    with pytest.raises(ValueError, match="target: expected as many values as source"):
+        _core.copy_values(values, target[:128], 1)
 
 
 @pytest.mark.parametrize("name", ["_core", "_cuda"])

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -206,8 +209,19 @@ def test_demo_prints_scores_and_writes_results(tmp_path):
 def test_info_names_kernels_devices_and_model():
     done = run("info")
     assert done.exit_code == 0, done.output
-    for word in ("contextem", "kernels", "CUDA", "devices", "torch", "model"):
+    for word in ("contextem", "kernels", "instruction sets", "CUDA", "devices", "torch", "model"):
         assert word in done.output
+    rows = dict(line.split("  ", 1) for line in done.output.splitlines())
+    assert rows["kernels"].strip() in rows["instruction sets"].split(", ")
+
+
+def test_info_tells_of_an_instruction_set_that_is_not_there():
+    command = [sys.executable, "-m", "contextem.cli", "info"]
+    environment = {**os.environ, "CONTEXTEM_SIMD": "sse1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "expected one of the instruction sets of this machine" in done.stdout
+    assert "got 'sse1'" in done.stdout
 
 
 def test_version():

@@ -172,32 +172,56 @@ def test_every_basis_is_folded(mode, size):
     assert basis.table.packed(np.dtype(np.float32)) is basis.table.packed(np.dtype(np.float32))
 
 
-DIGEST = """
-import numpy as np, contextem as ctm
+PATHS = """
+import numpy as np
+import contextem as ctm
 from contextem import _core
+
 rng = np.random.default_rng(0)
-print(_core.simd())
 worst = 0.0
 for dtype in (np.float32, np.float64):
-    for size, scale in [(23, 1.0), (32, 1.0), (32, 0.7), (17, [[0.8, 0.3], [-0.3, 0.8]])]:
-        basis = ctm.ZernikeBasis(10, size)
-        image, positions = rng.random((90, 90)).astype(dtype), rng.uniform(-5, 95, (40, 2))
-        moments = ctm.column_moments(image, positions, basis, scale=scale)
-        expected = ctm.column_moments(image, positions, basis, scale=scale, backend="reference")
-        unit = np.finfo(dtype).eps * abs(basis.weights).sum(axis=1)
-        worst = max(worst, (abs(moments - expected) / unit).max())
-print(worst)
+    for size, scale in [(1, 1.0), (2, 1.0), (3, 0.5), (17, [[0.8, 0.3], [-0.3, 0.8]]), (23, 1.0), (32, 1.0), (32, 0.7)]:
+        basis = ctm.ZernikeBasis(10, max(size, 3))
+        image = rng.random((90, 90)).astype(dtype)
+        for count in (0, 1, 40):
+            positions = rng.integers(-5 * 64, 95 * 64, (count, 2)) / 64  # coordinates are exact
+            moments = ctm.column_moments(image, positions, basis, scale=scale)
+            expected = ctm.column_moments(image, positions, basis, scale=scale, backend="reference")
+            patches = ctm.extract_patches(image, positions, size, scale=scale)
+            exact = ctm.extract_patches(image, positions, size, scale=scale, backend="reference")
+            assert moments.shape == expected.shape and patches.shape == exact.shape == (count, size, size)
+            unit = np.finfo(dtype).eps * abs(basis.weights).sum(axis=1)
+            worst = max(worst, (abs(moments - expected) / unit).max(initial=0))
+            worst = max(worst, (abs(patches - exact) / np.finfo(dtype).eps).max(initial=0))
+            whole = rng.random((count, basis.size, basis.size)).astype(dtype)
+            expected = whole.reshape(count, basis.size**2) @ basis.weights.T
+            worst = max(worst, (abs(ctm.patch_moments(whole, basis) - expected) / unit).max(initial=0))
+print(_core.simd(), worst)
 """
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def run_with(simd):
+    environment = {**os.environ, "CONTEXTEM_SIMD": simd}
+    return subprocess.run([sys.executable, "-c", PATHS], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", _core.simd_available())
 def test_every_instruction_set_equals_the_reference(name):
-    environment = {**os.environ, "CONTEXTEM_SIMD": name}
-    run = subprocess.run([sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, check=True)
+    run = run_with(name)
+    assert run.returncode == 0, run.stderr
     used, worst = run.stdout.split()
+    assert used == name
     assert float(worst) < 16
-    if used != name:
-        pytest.skip(f"this processor has no {name}; {used} was checked instead")
+
+
+def test_an_instruction_set_that_is_not_there_is_an_error():
+    run = run_with("baseline")
+    expected = (
+        "ValueError: CONTEXTEM_SIMD: expected one of the instruction sets of this machine "
+        f"({', '.join(_core.simd_available())}), got 'baseline'"
+    )
+    assert run.returncode != 0
+    assert run.stderr.strip().splitlines()[-1] == expected
 
 
 def test_no_positions_give_no_moments(backend):

@@ -8,6 +8,7 @@ import pytest
 import strategies
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
 
 import contextem as ctm
 from contextem.patches import antialias, patch_complete
@@ -195,3 +196,39 @@ def test_integer_and_float32_positions_are_taken_exactly():
     expected = ctm.extract_patches(image, np.array([[7.0, 9.0]]), 5)
     for dtype in (np.int32, np.uint8, np.float32):
         np.testing.assert_array_equal(ctm.extract_patches(image, np.array([[7, 9]], dtype=dtype), 5), expected)
+
+
+def test_indices_are_of_64_bits(tmp_path):
+    # more than 2^31 pixels, of which the file holds only those written
+    side, size, path = 50_000, 33, tmp_path / "sparse"
+    try:
+        pixels = np.memmap(path, np.float32, "w+", shape=(side, side))
+    except OSError as error:
+        pytest.skip(f"no file of {4 * side**2:,} bytes can be made: {error}")
+    if path.stat().st_blocks * 512 > pixels.nbytes // 100:
+        pytest.skip("this file system has no sparse files")
+    path.unlink()  # the mapping stays
+    rng = np.random.default_rng(0)
+    corner = rng.random((100, 120), dtype=np.float32)
+    pixels[-100:, -120:] = corner
+    image = np.asarray(pixels)
+    origin = np.array([side - 100, side - 120])
+    positions = rng.integers(0, 64 * np.array([110, 130]), (40, 2)) / 64
+    assert image.size - 100 * side > 2**31
+    basis = ctm.ZernikeBasis(4, size)
+    for scale in (1.0, 0.75, [[0.75, 0.25], [-0.25, 0.75]]):
+        for interpolation in ("linear", "nearest"):
+            arguments = {"scale": scale, "interpolation": interpolation}
+            patches = ctm.extract_patches(image, positions + origin, size, **arguments)
+            inside = (positions > size).all(axis=1)  # the others see what lies before the corner
+            np.testing.assert_array_equal(
+                patches[inside], ctm.extract_patches(corner, positions[inside], size, **arguments)
+            )
+            moments = ctm.column_moments(image, positions + origin, basis, **arguments)
+            np.testing.assert_array_equal(
+                moments[inside], ctm.column_moments(corner, positions[inside], basis, **arguments)
+            )
+            np.testing.assert_array_equal(moments, ctm.patch_moments(patches, basis))
+    far_apart = sliding_window_view(image, (size, size))[:: side - 100, side - 120]
+    expected = ctm.patch_moments(np.stack([np.zeros_like(corner[:size, :size]), corner[:size, :size]]), basis)
+    np.testing.assert_array_equal(ctm.patch_moments(far_apart, basis), expected)

@@ -65,7 +65,8 @@ const InstructionSet& avx2_kernels();
 const InstructionSet& avx512_kernels();
 #endif
 
-// The widest one this processor has, or the one named by CONTEXTEM_SIMD if it has that. Chosen once.
+// The widest one this processor has, or the one named by CONTEXTEM_SIMD. Chosen once; throws std::invalid_argument
+// where CONTEXTEM_SIMD names one that it does not have.
 const InstructionSet& instruction_set();
 
 template <class T>

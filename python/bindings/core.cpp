@@ -3,8 +3,10 @@
 #include <variant>
 
 #include "arrays.hpp"
+#include "contextem/instruction_sets.hpp"
 #include "contextem/moments.hpp"
 #include "contextem/patches.hpp"
+#include "contextem/roofline.hpp"
 #include "contextem/zernike.hpp"
 
 namespace contextem::bindings {
@@ -88,6 +90,40 @@ py::array moments_of_columns(const py::array& image, const DoubleArray& position
     });
 }
 
+double do_multiply_adds(Index count, const py::dtype& dtype) {
+    return with_real_type("dtype", dtype, [count](auto zero) -> double {
+        py::gil_scoped_release without_gil;
+        return multiply_adds<decltype(zero)>(count);
+    });
+}
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+Index whole_registers(const FloatArray& values) {
+    if (values.size() % 128 != 0) {
+        throw py::value_error("values: expected a multiple of 128, got " + std::to_string(values.size()));
+    }
+    return values.size();
+}
+
+float read_float32(const FloatArray& values, Index passes) {
+    const Index count = whole_registers(values);
+    const float* data = values.data();
+    py::gil_scoped_release without_gil;
+    return read_values(data, count, passes);
+}
+
+void copy_float32(const FloatArray& source, FloatArray& target, Index passes) {
+    const Index count = whole_registers(source);
+    if (target.size() != count) {
+        throw py::value_error("target: expected as many values as source");
+    }
+    const float* from = source.data();
+    float* to = target.mutable_data();
+    py::gil_scoped_release without_gil;
+    copy_values(from, count, passes, to);
+}
+
 py::array indices(int n_max) {
     const ZernikeIndices modes = zernike_indices(n_max);
     const Index count = mode_count(n_max);
@@ -121,7 +157,9 @@ PYBIND11_MODULE(_core, module) {
     module.doc() = "The C++ kernels of contextem; call them through the Python functions, which check the arguments.";
     module.attr("version") = CONTEXTEM_VERSION;
     module.attr("compiler") = __VERSION__;
-    module.def("simd", &contextem::simd_name, "Instruction set in use: avx512, avx2 or baseline.");
+    module.def("simd", &contextem::simd_name,
+               "Instruction set in use; ValueError where CONTEXTEM_SIMD names one this machine does not have.");
+    module.def("simd_available", &contextem::simd_available, "Instruction sets this machine has, the narrowest first.");
 
     module.def("zernike_indices", &indices, py::arg("n_max"), "Degrees and orders of all modes, (2, J).");
     module.def(
@@ -132,6 +170,13 @@ PYBIND11_MODULE(_core, module) {
         "integrated_weights",
         [](int n_max, int size) { return weights(&contextem::integrated_weights, n_max, size); }, py::arg("n_max"),
         py::arg("size"), "Weights (J, P * P) of the modes integrated over pixels.");
+
+    module.def("multiply_adds", &do_multiply_adds, py::arg("count"), py::arg("dtype"),
+               "For benchmarks: do so many multiply-adds, a multiple of 192, in registers; return their sum.");
+    module.def("read_values", &read_float32, py::arg("values").noconvert(), py::arg("passes"),
+               "For benchmarks: read the values, a multiple of 128, so many times; return their sum.");
+    module.def("copy_values", &copy_float32, py::arg("source").noconvert(), py::arg("target").noconvert(), py::arg("passes"),
+               "For benchmarks: copy the values, a multiple of 128, so many times.");
 
     py::class_<Table>(module, "MomentTable", "Weights (J, P * P) packed for the kernels, in one precision.",
                       py::module_local())

@@ -198,11 +198,16 @@ def _cuda_module() -> ModuleType:
 
 
 def describe() -> dict[str, Any]:
-    """Describe the compiled kernels: version, compiler, instruction set, and the state of CUDA."""
+    """Describe the compiled kernels: version, compiler, instruction sets, and the state of CUDA."""
+    try:
+        simd = _core.simd()
+    except ValueError as error:
+        simd = f"none: {error}"
     facts: dict[str, Any] = {
         "version": _core.version,
         "compiler": _core.compiler,
-        "simd": _core.simd(),
+        "simd": simd,
+        "simd_available": _core.simd_available(),
         "cuda": "not built",
         "cuda_runtime": None,
         "cuda_devices": 0,

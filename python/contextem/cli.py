@@ -505,7 +505,9 @@ def info() -> None:
     facts = {
         "contextem": __version__,
         "Python": sys.version.split()[0],
-        "kernels": f"{kernels['simd']}, compiler {kernels['compiler']}",
+        "kernels": kernels["simd"],
+        "instruction sets": ", ".join(kernels["simd_available"]),
+        "compiler": kernels["compiler"],
         "CUDA": f"{cuda}, {kernels['cuda_devices']} devices",
         "torch": torch.__version__,
         "model": load_model().info.get("name", "unnamed"),

@@ -1,0 +1,12 @@
+// The instruction sets that the kernels are compiled for; the one in use is that of simd_name() in moments.hpp.
+#pragma once
+
+#include <vector>
+
+namespace contextem {
+
+// Names of those this processor has, the narrowest first: "sse2", "avx2", "avx512" on x86-64, "neon" on aarch64,
+// "generic" elsewhere, "native" in a build with CONTEXTEM_NATIVE. The last is used unless CONTEXTEM_SIMD names another.
+std::vector<const char*> simd_available();
+
+}  // namespace contextem
