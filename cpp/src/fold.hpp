@@ -3,7 +3,7 @@
 //   planes[parity](row, column) = (P(+,+) +- P(-,+)) +- (P(+,-) +- P(-,-)),   P(+-row, +-column), signs by parity
 //   panel[plane][row][column][patch],   row, column < ceil(P / 2)
 //
-// The four rows of a patch that meet are folded as they lie in the image or the stack of patches, a pixel per lane; then
+// The two rows of a patch that meet are folded as they lie in the image or the stack of patches, a pixel per lane; then
 // as many patches as there are lanes are transposed, plane by plane. What follows has no lane left over for any J.
 //
 // Work for one patch: P^2 pixels read once, 2 P^2 additions, P^2 values transposed (log2(lanes) shuffles a vector) and
@@ -23,14 +23,6 @@ constexpr Index panel_patches() {
     return panel_vectors * lanes<T>;
 }
 
-// Patches of one vector: sample (k, l) of patch i is first[i][k * stride + l]. Up to lanes<T> values before and after a
-// row may be read; what they hold does not matter.
-template <class T>
-struct PatchRows {
-    const T* first[static_cast<std::size_t>(lanes<T>)];
-    Index stride;
-};
-
 // Calls function(start, count) for the chunks of lanes<T> columns that cover the first `length` of `rows` columns. The
 // last chunk reaches back rather than beyond the row, if the row is long enough.
 template <class T, class Function>
@@ -43,11 +35,11 @@ CONTEXTEM_INLINE void for_chunks(Index length, Index rows, const Function& funct
 
 // `staged` holds a vector of values of each patch; writes the first `count` of the transposed vectors.
 template <class T>
-CONTEXTEM_INLINE void store_transposed(const Vec<T>* staged, Index count, T* panel) {
+CONTEXTEM_INLINE void store_transposed(const T* staged, Index count, T* panel) {
     Vec<T> value[static_cast<std::size_t>(lanes<T>)];
 #pragma GCC unroll 16
     for (int i = 0; i < lanes<T>; ++i) {
-        value[i] = staged[i];
+        value[i] = load(staged + i * lanes<T>);
     }
     transpose<T>(value);
 #pragma GCC unroll 16
@@ -58,45 +50,66 @@ CONTEXTEM_INLINE void store_transposed(const Vec<T>* staged, Index count, T* pan
     }
 }
 
-template <class T>
-void fold_patches(const MomentTable<T>& table, const PatchRows<T>& patches, T* panel) {
-    const Index first = table.size - table.rows;  // row and column of the quadrant's first sample
-    const Index plane_size = table.rows * table.rows * panel_patches<T>();
-    Vec<T> staged[n_parities][static_cast<std::size_t>(lanes<T>)];
-    for (Index row = 0; row < table.rows; ++row) {
-        const Index below = (first + row) * patches.stride;
-        const Index above = (table.rows - 1 - row) * patches.stride;
-        for_chunks<T>(table.row_lengths[static_cast<std::size_t>(row)], table.rows, [&](Index start, Index count) {
-            const Index right = first + start;
-            const Index left = table.rows - lanes<T> - start;
-            for (int i = 0; i < lanes<T>; ++i) {
-                const T* patch = patches.first[i];
-                const Folded<Vec<T>> folded =
-                    fold(load(patch + below + right), reverse<T>(load(patch + below + left)),
-                         load(patch + above + right), reverse<T>(load(patch + above + left)));
-                for (int parity = 0; parity < n_parities; ++parity) {
-                    staged[parity][i] = folded.plane[parity];
+// Rows of a patch come from a source in bands of up to source.band rows:
+//   source(i, k, count, side)  rows [k, k + count) of patch i, source.stride apart. The bands of both sides, 0 and 1, and
+//   of all patches stay where they are until the next ones are asked for. Up to lanes<T> values before and after a row
+//   may be read, whatever they hold.
+template <class T, class Source>
+void fold_patches(const MomentTable<T>& table, const Source& source, T* staged, T* panel) {
+    constexpr Index block = lanes<T> * lanes<T>;  // staged: (planes, lanes, lanes)
+    const Index rows = table.rows;
+    const Index first = table.size - rows;  // row and column of the quadrant's first sample
+    const Index stride = source.stride;
+    const Index plane_size = rows * rows * panel_patches<T>();
+    const T* below[static_cast<std::size_t>(lanes<T>)];
+    const T* above[static_cast<std::size_t>(lanes<T>)];
+    for (Index begin = 0; begin < rows; begin += source.band) {
+        const Index band = rows - begin < source.band ? rows - begin : source.band;
+        for (int i = 0; i < lanes<T>; ++i) {
+            below[i] = source(i, first + begin, band, 0);
+            above[i] = source(i, rows - begin - band, band, 1);
+        }
+        for (Index row = begin; row < begin + band; ++row) {
+            const Index down = (row - begin) * stride;
+            const Index up = (begin + band - 1 - row) * stride;
+            const Index length = table.row_lengths[static_cast<std::size_t>(row)];
+            for_chunks<T>(length, rows, [&](Index start, Index count) {
+                const Index right = first + start;
+                const Index left = rows - lanes<T> - start;
+                for (int i = 0; i < lanes<T>; ++i) {
+                    const Folded<Vec<T>> folded =
+                        fold(load(below[i] + down + right), reverse<T>(load(below[i] + down + left)),
+                             load(above[i] + up + right), reverse<T>(load(above[i] + up + left)));
+                    for (int parity = 0; parity < n_parities; ++parity) {
+                        store(staged + parity * block + i * lanes<T>, folded.plane[parity]);
+                    }
                 }
-            }
-            for (int parity = 0; parity < n_parities; ++parity) {
-                store_transposed(staged[parity], count,
-                                 panel + parity * plane_size + (row * table.rows + start) * panel_patches<T>());
-            }
-        });
+                for (int parity = 0; parity < n_parities; ++parity) {
+                    store_transposed(staged + parity * block, count,
+                                     panel + parity * plane_size + (row * rows + start) * panel_patches<T>());
+                }
+            });
+        }
     }
 }
 
 // A table without parity: the only plane is the patch itself.
-template <class T>
-void lay_out_patches(const MomentTable<T>& table, const PatchRows<T>& patches, T* panel) {
-    Vec<T> staged[static_cast<std::size_t>(lanes<T>)];
-    for (Index row = 0; row < table.rows; ++row) {
-        for_chunks<T>(table.row_lengths[static_cast<std::size_t>(row)], table.rows, [&](Index start, Index count) {
-            for (int i = 0; i < lanes<T>; ++i) {
-                staged[i] = load(patches.first[i] + row * patches.stride + start);
-            }
-            store_transposed(staged, count, panel + (row * table.rows + start) * panel_patches<T>());
-        });
+template <class T, class Source>
+void lay_out_patches(const MomentTable<T>& table, const Source& source, T* staged, T* panel) {
+    const T* rows[static_cast<std::size_t>(lanes<T>)];
+    for (Index begin = 0; begin < table.rows; begin += source.band) {
+        const Index band = table.rows - begin < source.band ? table.rows - begin : source.band;
+        for (int i = 0; i < lanes<T>; ++i) {
+            rows[i] = source(i, begin, band, 0);
+        }
+        for (Index row = begin; row < begin + band; ++row) {
+            for_chunks<T>(table.row_lengths[static_cast<std::size_t>(row)], table.rows, [&](Index start, Index count) {
+                for (int i = 0; i < lanes<T>; ++i) {
+                    store(staged + i * lanes<T>, load(rows[i] + (row - begin) * source.stride + start));
+                }
+                store_transposed(staged, count, panel + (row * table.rows + start) * panel_patches<T>());
+            });
+        }
     }
 }
 

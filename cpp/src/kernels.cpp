@@ -1,46 +1,74 @@
 // The three kernels, compiled once per instruction set (see CMakeLists.txt); all but the last function is local.
 //
-//   sample.hpp    image -> patch (P, P)     bilinear or nearest, zero outside
-//   fold.hpp      patches -> panel          folded planes of the patches, a patch per lane
-//   multiply.hpp  panel x table -> moments
+//   sample.hpp        image -> rows of a patch    bilinear or nearest, zero outside
+//   fold.hpp          rows -> panel               folded planes of the patches, a patch per lane
+//   multiply.hpp      panel x table -> moments
+//   next_patches.hpp  fetches ahead
 //
 // Every patch passes through the same operations whatever its lane, so results do not depend on panels or threads.
 #include "kernels.hpp"
 
 #include <cstring>
+#include <optional>
 
 #include "fold.hpp"
 #include "multiply.hpp"
+#include "next_patches.hpp"
 #include "sample.hpp"
 
 namespace contextem {
 namespace {
 
-// Takes patches first, first + 1, .. of a panel to their moments. rows_of(first, count) tells where up to lanes<T>
-// patches lie, moments_of(i) where the moments of patch i belong.
-template <class T, class RowsOf, class MomentsOf>
-void panel_moments(const MomentTable<T>& table, Index count, Workspace<T>& work, const RowsOf& rows_of,
-                   const MomentsOf& moments_of) {
-    for (Index first = 0; first < count; first += lanes<T>) {
-        const Index some = count - first < lanes<T> ? count - first : lanes<T>;
-        PatchRows<T> patches = rows_of(first, some);
-        for (Index i = some; i < lanes<T>; ++i) {  // the lanes left over repeat a patch
-            patches.first[i] = patches.first[0];
-        }
-        if (table.folded) {
-            fold_patches(table, patches, work.panel + first);
-        } else {
-            lay_out_patches(table, patches, work.panel + first);
-        }
+// Rows that lie where they are, for fold_patches.
+template <class T>
+struct RowsInPlace {
+    const T* first[static_cast<std::size_t>(lanes<T>)];  // sample of every patch
+    Index stride;
+    Index band;
+
+    const T* operator()(int i, Index k, Index, int) const { return first[i] + k * stride; }
+};
+
+// Rows that write(i, k, count, out, stride) puts into the workspace.
+template <class T, class Write>
+struct RowsWritten {
+    Workspace<T>& work;
+    const Write& write;
+    Index stride = work.row_pitch;
+    Index band = band_rows;
+
+    const T* operator()(int i, Index k, Index count, int side) const {
+        T* out = work.rows + (2 * i + side) * band_rows * work.row_pitch;
+        write(i, k, count, out, work.row_pitch);
+        return out;
     }
-    multiply_panel(table, work.panel, work.sums);
+};
+
+template <class T, class Source>
+void stage_patches(const MomentTable<T>& table, const Source& source, Workspace<T>& work, Index first) {
+    if (table.folded) {
+        fold_patches(table, source, work.staged, work.panel + first);
+    } else {
+        lay_out_patches(table, source, work.staged, work.panel + first);
+    }
+}
+
+// Takes the patches of a panel to their moments. stage(first, count) puts lanes<T> patches from `first` on into the
+// panel, of which `count` count; moments_of(i) tells where the moments of patch i belong.
+template <class T, class Stage, class MomentsOf>
+void panel_moments(const MomentTable<T>& table, Index count, Workspace<T>& work, NextPatches<T>& next,
+                   const Stage& stage, const MomentsOf& moments_of) {
+    const auto some = [count](Index first) { return count - first < lanes<T> ? count - first : lanes<T>; };
     for (Index first = 0; first < count; first += lanes<T>) {
-        const Index some = count - first < lanes<T> ? count - first : lanes<T>;
+        stage(first, some(first));
+    }
+    multiply_panel(table, work.panel, work.sums, next);
+    for (Index first = 0; first < count; first += lanes<T>) {
         T* rows[static_cast<std::size_t>(lanes<T>)];
-        for (Index i = 0; i < some; ++i) {
+        for (Index i = 0; i < some(first); ++i) {
             rows[i] = moments_of(first + i);
         }
-        write_moments(table.n_modes, work.sums + first, rows, some);
+        write_moments(table.n_modes, work.sums + first, rows, some(first));
     }
 }
 
@@ -49,35 +77,51 @@ Index panel_count(Index begin, Index end) {
     return end - begin < panel_patches<T>() ? end - begin : panel_patches<T>();
 }
 
-// Whether a patch can be read where it lies, lanes<T> values around it included: these are pixels of `block`.
+// Values that folding reads before and after a row.
 template <class T>
-bool readable(const T* patch, Index row_stride, Index size, const T* begin, const T* end) {
-    return patch - begin >= lanes<T> && end - patch >= (size - 1) * row_stride + size + lanes<T>;
+Index fold_margin(const MomentTable<T>& table) {
+    return table.rows < lanes<T> ? lanes<T> : 0;
 }
 
 template <class T>
 void patch_range(const PatchesView<T>& patches, const MomentTable<T>& table, Index begin, Index end, Workspace<T>& work,
                  T* moments) {
-    const bool in_place = patches.column_stride == 1;
+    const Index size = patches.size;
+    const Index margin = fold_margin(table);
+    const bool plain = patches.column_stride == 1 && patches.row_stride >= size && patches.patch_stride >= size;
+    const auto patch_at = [&](Index p) { return patches.data + p * patches.patch_stride; };
+    // the margins of the first and the last patches lie outside of the stack
+    const auto in_place = [&](Index first, Index last) {
+        return plain && first * patches.patch_stride >= margin &&
+               (patches.count - 1 - last) * patches.patch_stride >= margin;
+    };
+    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    const bool dense = plain && patches.row_stride == size;
     for (Index start = begin; start < end; start += panel_patches<T>()) {
-        const auto rows_of = [&](Index first, Index some) {
-            PatchRows<T> rows = {{}, in_place ? patches.row_stride : work.patch_stride};
-            for (Index i = 0; i < some; ++i) {
-                const T* patch = patches.data + (start + first + i) * patches.patch_stride;
-                if (!in_place) {
-                    T* copy = work.patch(i);
-                    for (Index k = 0; k < patches.size; ++k) {
-                        for (Index l = 0; l < patches.size; ++l) {
-                            copy[k * work.patch_stride + l] = patch[k * patches.row_stride + l * patches.column_stride];
-                        }
-                    }
-                    patch = copy;
-                }
-                rows.first[i] = patch;
+        NextPatches<T> next(dense ? (size * size + 2 * line - 1) / (2 * line) : size,
+                            dense ? 2 * line : patches.row_stride, dense ? line : size - 1);
+        for (Index p = start + panel_patches<T>(); plain && p < end && p < start + 2 * panel_patches<T>(); ++p) {
+            next.add(patch_at(p));
+        }
+        const auto stage = [&](Index first, Index count) {
+            RowsInPlace<T> rows = {{}, patches.row_stride, size};
+            for (Index i = 0; i < lanes<T>; ++i) {  // the lanes left over repeat a patch
+                rows.first[i] = patch_at(start + first + (i < count ? i : 0));
             }
-            return rows;
+            if (in_place(start + first, start + first + count - 1)) {
+                stage_patches(table, rows, work, first);
+                return;
+            }
+            const auto copy = [&](int i, Index k, Index n_rows, T* out, Index stride) {
+                for (const T* row = rows(i, k, n_rows, 0); n_rows > 0; --n_rows, row += patches.row_stride, out += stride) {
+                    for (Index l = 0; l < size; ++l) {
+                        out[l] = row[l * patches.column_stride];
+                    }
+                }
+            };
+            stage_patches(table, RowsWritten<T, decltype(copy)>{work, copy}, work, first);
         };
-        panel_moments(table, panel_count<T>(start, end), work, rows_of,
+        panel_moments(table, panel_count<T>(start, end), work, next, stage,
                       [&](Index i) { return moments + (start + i) * table.n_modes; });
     }
 }
@@ -85,29 +129,35 @@ void patch_range(const PatchesView<T>& patches, const MomentTable<T>& table, Ind
 template <class T>
 void column_range(const ImageView<T>& image, const PositionsView& positions, const Index* order, const PatchGrid& grid,
                   const MomentTable<T>& table, Index begin, Index end, Workspace<T>& work, T* moments) {
-    const bool unit = grid.unit() && image.column_stride == 1;
+    const Index margin = fold_margin(table);
+    const T* const first_pixel = image.data + margin;
+    const T* const last_pixel = image.data + (image.rows - 1) * image.row_stride + image.columns - 1 - margin;
     for (Index start = begin; start < end; start += panel_patches<T>()) {
-        const Index* panel = order + start;
-        const auto rows_of = [&](Index first, Index some) {
-            PatchRows<T> rows = {{}, image.row_stride};
-            bool in_place = unit;  // all of them lie on the pixels of the image
-            for (Index i = 0; i < some && in_place; ++i) {
-                const UnitPatch patch = unit_patch(image, positions.data + 2 * panel[first + i], grid);
-                in_place = patch.inside && patch.on_pixels();
-                rows.first[i] = image.data + patch.top.index * image.row_stride + patch.left.index;
+        NextPatches<T> next(grid.size, image.row_stride, 0);
+        for (Index p = start + panel_patches<T>(); p < end && p < start + 2 * panel_patches<T>(); ++p) {
+            next.add(top_right(image, grid, positions.data + 2 * order[p]));
+        }
+        const auto stage = [&](Index first, Index count) {
+            std::optional<Sampler<T>> samplers[static_cast<std::size_t>(lanes<T>)];
+            RowsInPlace<T> rows = {{}, image.row_stride, grid.size};
+            bool in_place = true;
+            for (Index i = 0; i < lanes<T>; ++i) {
+                const Index p = order[start + first + (i < count ? i : 0)];
+                const T* corner = rows.first[i] = samplers[i].emplace(image, grid, positions.data + 2 * p, i, work).in_place();
+                in_place = in_place && corner != nullptr && corner >= first_pixel &&
+                           corner + (grid.size - 1) * (image.row_stride + 1) <= last_pixel;
             }
-            if (!in_place) {
-                rows.stride = work.patch_stride;
-                for (Index i = 0; i < some; ++i) {
-                    sample_patch(image, positions.data + 2 * panel[first + i], grid, work, work.patch(i),
-                                 work.patch_stride);
-                    rows.first[i] = work.patch(i);
-                }
+            if (in_place) {
+                stage_patches(table, rows, work, first);
+                return;
             }
-            return rows;
+            const auto sample = [&](int i, Index k, Index n_rows, T* out, Index stride) {
+                samplers[i]->rows(k, n_rows, out, stride);
+            };
+            stage_patches(table, RowsWritten<T, decltype(sample)>{work, sample}, work, first);
         };
-        panel_moments(table, panel_count<T>(start, end), work, rows_of,
-                      [&](Index i) { return moments + panel[i] * table.n_modes; });
+        panel_moments(table, panel_count<T>(start, end), work, next, stage,
+                      [&](Index i) { return moments + order[start + i] * table.n_modes; });
     }
 }
 
@@ -115,11 +165,15 @@ template <class T>
 void extract_range(const ImageView<T>& image, const PositionsView& positions, const PatchGrid& grid, Index begin,
                    Index end, Workspace<T>& work, T* patches) {
     for (Index p = begin; p < end; ++p) {
-        sample_patch(image, positions.data + 2 * p, grid, work, work.patch(0), work.patch_stride);
+        Sampler<T> sampler(image, grid, positions.data + 2 * p, 0, work);
         T* out = patches + p * grid.size * grid.size;
-        for (Index k = 0; k < grid.size; ++k) {
-            std::memcpy(out + k * grid.size, work.patch(0) + k * work.patch_stride,
-                        static_cast<std::size_t>(grid.size) * sizeof(T));
+        if (!sampler.writes_whole_vectors() || grid.size % lanes<T> == 0) {
+            sampler.rows(0, grid.size, out, grid.size);
+            continue;
+        }
+        for (Index k = 0; k < grid.size; ++k, out += grid.size) {
+            sampler.rows(k, 1, work.rows, work.row_pitch);
+            std::memcpy(out, work.rows, static_cast<std::size_t>(grid.size) * sizeof(T));
         }
     }
 }

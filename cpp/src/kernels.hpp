@@ -10,35 +10,33 @@ namespace contextem {
 
 constexpr int panel_vectors = 2;     // vectors of patches, a patch per lane, that are multiplied together
 constexpr Index max_lanes = 16;      // of the widest register and the smallest type
-constexpr Index max_panel = max_lanes * panel_vectors;
+constexpr Index band_rows = 4;        // rows of a patch that are sampled at a time: those of all lanes stay in the cache
 
-// Memory of one thread.
+// Memory of one thread, for patches of as many as there are lanes.
 template <class T>
 class Workspace {
 public:
-    // Patches only, for extract_patches.
+    // One patch, for extract_patches.
     explicit Workspace(Index size) : Workspace(size, 1, 0, 0, 0) {}
     Workspace(const MomentTable<T>& table, Index lanes);
 
-    T* patch(Index i) { return patches_ + i * pitch_; }  // rows patch_stride apart, lanes rows of other patches between
-
-    Index patch_stride;    // a patch row may be written up to the next multiple of max_lanes
-    T* panel;              // (planes, rows, columns, panel_patches)
-    T* sums;               // (J, panel_patches)
-    T* segment;            // (segment_capacity) an image row between two rows; 3 max_lanes readable values follow
+    Index row_pitch;         // P, padded to whole vectors
+    T* rows;                 // (lanes, 2, band_rows, row_pitch) sampled; max_lanes readable values lie before and after
+    T* shares;               // (lanes, 2, row_pitch) taps of a patch, see LineTaps
+    std::int32_t* indices;   // (lanes, 2, row_pitch)
+    Index* windows;          // (lanes, row_pitch)
+    T* segment;              // (segment_capacity) an image row between two rows; 3 max_lanes readable values follow
     Index segment_capacity;
-    T* share;              // (P, padded) share of the next value at each patch column
-    Index* tap;            // (P) position in the segment of each patch column
-    void* pick;            // (P, padded) the same, counted from its chunk's window, as integers of the size of T
-    Index* window;         // (chunks of P) first value of the segment that a chunk of patch columns reads
+    T* staged;               // (planes, lanes, lanes)
+    T* panel;                // (planes, rows, rows, panel_patches)
+    T* sums;                 // (J, panel_patches)
 
 private:
-    Workspace(Index size, Index lanes, Index panel_samples, Index n_modes, Index panel_patches);
+    Workspace(Index size, Index lanes, Index staged_values, Index panel_values, Index sum_values);
 
-    Index pitch_;
-    T* patches_;
     AlignedVector<T> values_;
-    AlignedVector<Index> indices_;
+    AlignedVector<std::int32_t> indices_;
+    AlignedVector<Index> windows_;
 };
 
 // Each function works on the patches [begin, end), column_moments on order[begin, end); none allocates or throws.

@@ -14,6 +14,7 @@
 #include "contextem/moments.hpp"
 #include "fold.hpp"
 #include "kernels.hpp"
+#include "next_patches.hpp"
 #include "simd.hpp"
 
 namespace contextem {
@@ -23,12 +24,20 @@ constexpr int max_modes = CONTEXTEM_VECTOR_BYTES == 64 ? 12 : 6;  // two registe
 
 // Modes [mode, mode + n_modes) of a block.
 template <int n_modes, Exchange exchange, class T>
-void multiply(const TableBlock<T>& block, Index mode, const T* plane, T* sums) {
-    Vec<T> sum[n_modes][panel_vectors] = {};
+void multiply(const TableBlock<T>& block, Index mode, const T* plane, T* sums, NextPatches<T>& next) {
+    Vec<T> sum[n_modes][panel_vectors];
+#pragma GCC unroll 12
+    for (int j = 0; j < n_modes; ++j) {
+#pragma GCC unroll 2
+        for (int v = 0; v < panel_vectors; ++v) {
+            sum[j][v] = splat(T(0));
+        }
+    }
     const Index width = static_cast<Index>(block.modes.size());
     const T* weights = block.weights.data() + mode;
     const SamplePair* const end = block.samples.data() + block.samples.size();
     for (const SamplePair* sample = block.samples.data(); sample != end; ++sample, weights += width) {
+        next.fetch();
         Vec<T> value[panel_vectors];
         for (int v = 0; v < panel_vectors; ++v) {
             value[v] = load(plane + sample->here * panel_patches<T>() + v * lanes<T>);
@@ -55,7 +64,7 @@ void multiply(const TableBlock<T>& block, Index mode, const T* plane, T* sums) {
 }
 
 template <class T>
-using Multiply = void (*)(const TableBlock<T>&, Index mode, const T* plane, T* sums);
+using Multiply = void (*)(const TableBlock<T>&, Index mode, const T* plane, T* sums, NextPatches<T>& next);
 
 // The instances for 1, 2, .. max_modes modes.
 template <Exchange exchange, class T, std::size_t... I>
@@ -64,7 +73,7 @@ constexpr std::array<Multiply<T>, max_modes> instances(std::index_sequence<I...>
 }
 
 template <class T>
-void multiply_panel(const MomentTable<T>& table, const T* panel, T* sums) {
+void multiply_panel(const MomentTable<T>& table, const T* panel, T* sums, NextPatches<T>& next) {
     constexpr auto counts = std::make_index_sequence<max_modes>();
     static constexpr std::array<Multiply<T>, max_modes> by_exchange[] = {
         instances<Exchange::none, T>(counts), instances<Exchange::even, T>(counts), instances<Exchange::odd, T>(counts)};
@@ -75,8 +84,8 @@ void multiply_panel(const MomentTable<T>& table, const T* panel, T* sums) {
         for (Index pass = 0; pass < passes; ++pass) {  // of nearly equal size
             const Index begin = count * pass / passes;
             const Index end = count * (pass + 1) / passes;
-            by_exchange[static_cast<int>(block.exchange)][static_cast<std::size_t>(end - begin - 1)](block, begin, plane,
-                                                                                                   sums);
+            by_exchange[static_cast<int>(block.exchange)][static_cast<std::size_t>(end - begin - 1)](
+                block, begin, plane, sums, next);
         }
     }
 }

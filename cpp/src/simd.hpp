@@ -7,8 +7,12 @@
 #include <type_traits>
 #include <utility>
 
+#include "contextem/view.hpp"
+
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -62,24 +66,63 @@ CONTEXTEM_INLINE Vec<T> splat(T value) {
     return splat(value, std::make_index_sequence<lanes<T>>());
 }
 
-// An integer as wide as T, to number lanes with.
-template <class T>
-using LaneIndex = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-
-// window[index[i]] for every lane i, with 0 <= index[i] < 2 * lanes
+// Lane numbers, with which a vector is picked from a window of memory: window[index[i] - from] for every lane i, where
+// 0 <= index[i] - from < 2 * lanes.
 #if defined(__AVX512F__)
-CONTEXTEM_INLINE Vec<float> pick(const float* window, const std::int32_t* index) {
-    return _mm512_permutex2var_ps(load(window), _mm512_loadu_si512(index), load(window + lanes<float>));
+template <class T>
+using PickIndex = __m512i;
+template <class T>
+CONTEXTEM_INLINE PickIndex<T> pick_index(const std::int32_t* index, Index from) {
+    const auto start = static_cast<std::int32_t>(from);
+    if constexpr (sizeof(T) == 4) {
+        return _mm512_sub_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(start));
+    } else {
+        return _mm512_cvtepi32_epi64(
+            _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), _mm256_set1_epi32(start)));
+    }
 }
-CONTEXTEM_INLINE Vec<double> pick(const double* window, const std::int64_t* index) {
-    return _mm512_permutex2var_pd(load(window), _mm512_loadu_si512(index), load(window + lanes<double>));
+CONTEXTEM_INLINE Vec<float> pick(const float* window, PickIndex<float> index) {
+    return _mm512_permutex2var_ps(load(window), index, load(window + lanes<float>));
+}
+CONTEXTEM_INLINE Vec<double> pick(const double* window, PickIndex<double> index) {
+    return _mm512_permutex2var_pd(load(window), index, load(window + lanes<double>));
+}
+#elif defined(__AVX2__)
+template <class T>
+using PickIndex = std::conditional_t<sizeof(T) == 4, __m256i, __m128i>;
+template <class T>
+CONTEXTEM_INLINE PickIndex<T> pick_index(const std::int32_t* index, Index from) {
+    const auto start = static_cast<std::int32_t>(from);
+    if constexpr (sizeof(T) == 4) {
+        return _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), _mm256_set1_epi32(start));
+    } else {
+        return _mm_sub_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index)), _mm_set1_epi32(start));
+    }
+}
+CONTEXTEM_INLINE Vec<float> pick(const float* window, PickIndex<float> index) {
+    return _mm256_i32gather_ps(window, index, 4);
+}
+CONTEXTEM_INLINE Vec<double> pick(const double* window, PickIndex<double> index) {
+    return _mm256_i32gather_pd(window, index, 8);
 }
 #else
 template <class T>
-CONTEXTEM_INLINE Vec<T> pick(const T* window, const LaneIndex<T>* index) {
+struct PickIndex {
+    std::int32_t lane[static_cast<std::size_t>(lanes<T>)];
+};
+template <class T>
+CONTEXTEM_INLINE PickIndex<T> pick_index(const std::int32_t* index, Index from) {
+    PickIndex<T> picked;
+    for (int i = 0; i < lanes<T>; ++i) {
+        picked.lane[i] = index[i] - static_cast<std::int32_t>(from);
+    }
+    return picked;
+}
+template <class T>
+CONTEXTEM_INLINE Vec<T> pick(const T* window, const PickIndex<T>& index) {
     Vec<T> value;
     for (int i = 0; i < lanes<T>; ++i) {
-        value[i] = window[index[i]];
+        value[i] = window[index.lane[i]];
     }
     return value;
 }
@@ -100,6 +143,9 @@ CONTEXTEM_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> 
 CONTEXTEM_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
     return _mm256_fmadd_pd(a, b, c);
 }
+#elif defined(__aarch64__)
+CONTEXTEM_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) { return vfmaq_f32(c, a, b); }
+CONTEXTEM_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) { return vfmaq_f64(c, a, b); }
 #else
 template <class V>
 CONTEXTEM_INLINE V multiply_add(V a, V b, V c) {
