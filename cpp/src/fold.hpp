@@ -23,6 +23,31 @@ constexpr Index panel_patches() {
     return panel_vectors * lanes<T>;
 }
 
+// `staged` holds a vector of values of each patch; writes the first `count` of the transposed vectors and, where
+// plane_size is given, those from the half on to the next plane.
+template <class T>
+CONTEXTEM_INLINE void store_transposed(const T* staged, Index count, T* panel, Index plane_size = 0) {
+    Vec<T> value[static_cast<std::size_t>(lanes<T>)];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T>; ++i) {
+        value[i] = load(staged + i * lanes<T>);
+    }
+    transpose<T>(value);
+    const int vectors = plane_size > 0 ? lanes<T> / 2 : lanes<T>;
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T>; ++i) {
+        if (i < vectors && i < count) {
+            store(panel + i * panel_patches<T>(), value[i]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = lanes<T> / 2; i < lanes<T>; ++i) {
+        if (plane_size > 0 && i - lanes<T> / 2 < count) {
+            store(panel + plane_size + (i - lanes<T> / 2) * panel_patches<T>(), value[i]);
+        }
+    }
+}
+
 // Calls function(start, count) for the chunks of lanes<T> columns that cover the first `length` of `rows` columns. The
 // last chunk reaches back rather than beyond the row, if the row is long enough.
 template <class T, class Function>
@@ -30,23 +55,6 @@ CONTEXTEM_INLINE void for_chunks(Index length, Index rows, const Function& funct
     for (Index begin = 0; begin < length; begin += lanes<T>) {
         const Index start = begin + lanes<T> > rows && rows >= lanes<T> ? rows - lanes<T> : begin;
         function(start, length - start < lanes<T> ? length - start : lanes<T>);
-    }
-}
-
-// `staged` holds a vector of values of each patch; writes the first `count` of the transposed vectors.
-template <class T>
-CONTEXTEM_INLINE void store_transposed(const T* staged, Index count, T* panel) {
-    Vec<T> value[static_cast<std::size_t>(lanes<T>)];
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes<T>; ++i) {
-        value[i] = load(staged + i * lanes<T>);
-    }
-    transpose<T>(value);
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes<T>; ++i) {
-        if (i < count) {
-            store(panel + i * panel_patches<T>(), value[i]);
-        }
     }
 }
 
@@ -89,6 +97,43 @@ void fold_patches(const MomentTable<T>& table, const Source& source, T* staged, 
                                      panel + parity * plane_size + (row * rows + start) * panel_patches<T>());
                 }
             });
+        }
+    }
+}
+
+// The same where a plane's row fills no more than half a vector: the two planes of a row parity share one, so that half
+// as many are transposed. Vectors are centred on the patch, and what counts is in their upper halves.
+template <class T, class Source>
+void fold_small_patches(const MomentTable<T>& table, const Source& source, T* staged, T* panel) {
+    constexpr Index block = lanes<T> * lanes<T>;  // staged: (row parities, lanes, lanes)
+    constexpr Index half = lanes<T> / 2;
+    const Index rows = table.rows;
+    const Index first = table.size - rows;
+    const Index plane_size = rows * rows * panel_patches<T>();
+    const T* below[static_cast<std::size_t>(lanes<T>)];
+    const T* above[static_cast<std::size_t>(lanes<T>)];
+    for (Index begin = 0; begin < rows; begin += source.band) {
+        const Index band = rows - begin < source.band ? rows - begin : source.band;
+        for (int i = 0; i < lanes<T>; ++i) {
+            below[i] = source(i, first + begin, band, 0) + (first - half);
+            above[i] = source(i, rows - begin - band, band, 1) + (first - half);
+        }
+        for (Index row = begin; row < begin + band; ++row) {
+            const Index down = (row - begin) * source.stride;
+            const Index up = (begin + band - 1 - row) * source.stride;
+            const Index mirrored = rows - first;  // 1 where the middle column is folded onto itself
+            for (int i = 0; i < lanes<T>; ++i) {
+                const Folded<Vec<T>> folded =
+                    fold(load(below[i] + down), reverse<T>(load(below[i] + down + mirrored)), load(above[i] + up),
+                         reverse<T>(load(above[i] + up + mirrored)));
+                store(staged + i * lanes<T>, upper_halves<T>(folded.plane[even_even], folded.plane[even_odd]));
+                store(staged + block + i * lanes<T>, upper_halves<T>(folded.plane[odd_even], folded.plane[odd_odd]));
+            }
+            for (int parity = 0; parity < n_parities; parity += 2) {
+                T* out = panel + parity * plane_size + row * rows * panel_patches<T>();
+                store_transposed(staged + parity / 2 * block, table.row_lengths[static_cast<std::size_t>(row)], out,
+                                 plane_size);
+            }
         }
     }
 }

@@ -46,7 +46,9 @@ struct RowsWritten {
 
 template <class T, class Source>
 void stage_patches(const MomentTable<T>& table, const Source& source, Workspace<T>& work, Index first) {
-    if (table.folded) {
+    if (table.folded && table.rows <= lanes<T> / 2) {
+        fold_small_patches(table, source, work.staged, work.panel + first);
+    } else if (table.folded) {
         fold_patches(table, source, work.staged, work.panel + first);
     } else {
         lay_out_patches(table, source, work.staged, work.panel + first);
@@ -130,6 +132,7 @@ template <class T>
 void column_range(const ImageView<T>& image, const PositionsView& positions, const Index* order, const PatchGrid& grid,
                   const MomentTable<T>& table, Index begin, Index end, Workspace<T>& work, T* moments) {
     const Index margin = fold_margin(table);
+    const bool unit = grid.unit() && image.column_stride == 1;
     const T* const first_pixel = image.data + margin;
     const T* const last_pixel = image.data + (image.rows - 1) * image.row_stride + image.columns - 1 - margin;
     for (Index start = begin; start < end; start += panel_patches<T>()) {
@@ -138,18 +141,24 @@ void column_range(const ImageView<T>& image, const PositionsView& positions, con
             next.add(top_right(image, grid, positions.data + 2 * order[p]));
         }
         const auto stage = [&](Index first, Index count) {
-            std::optional<Sampler<T>> samplers[static_cast<std::size_t>(lanes<T>)];
+            const auto position = [&](Index i) {  // the lanes left over repeat a patch
+                return positions.data + 2 * order[start + first + (i < count ? i : 0)];
+            };
             RowsInPlace<T> rows = {{}, image.row_stride, grid.size};
-            bool in_place = true;
-            for (Index i = 0; i < lanes<T>; ++i) {
-                const Index p = order[start + first + (i < count ? i : 0)];
-                const T* corner = rows.first[i] = samplers[i].emplace(image, grid, positions.data + 2 * p, i, work).in_place();
-                in_place = in_place && corner != nullptr && corner >= first_pixel &&
-                           corner + (grid.size - 1) * (image.row_stride + 1) <= last_pixel;
+            bool in_place = unit;
+            for (Index i = 0; i < lanes<T> && in_place; ++i) {
+                const UnitPatch<T> patch(image, grid, position(i));
+                rows.first[i] = patch.corner;
+                in_place = patch.on_pixels() && patch.corner >= first_pixel &&
+                           patch.corner + (grid.size - 1) * (image.row_stride + 1) <= last_pixel;
             }
             if (in_place) {
                 stage_patches(table, rows, work, first);
                 return;
+            }
+            std::optional<Sampler<T>> samplers[static_cast<std::size_t>(lanes<T>)];
+            for (Index i = 0; i < lanes<T>; ++i) {
+                samplers[i].emplace(image, grid, position(i), i, work);
             }
             const auto sample = [&](int i, Index k, Index n_rows, T* out, Index stride) {
                 samplers[i]->rows(k, n_rows, out, stride);

@@ -25,8 +25,8 @@ public:
     T* shares;               // (lanes, 2, row_pitch) taps of a patch, see LineTaps
     std::int32_t* indices;   // (lanes, 2, row_pitch)
     Index* windows;          // (lanes, row_pitch)
-    T* segment;              // (segment_capacity) an image row between two rows; 3 max_lanes readable values follow
-    Index segment_capacity;
+    T* segments;             // (band_rows, segment_pitch) image rows between two rows, the last 3 max_lanes to be read only
+    Index segment_pitch;
     T* staged;               // (planes, lanes, lanes)
     T* panel;                // (planes, rows, rows, panel_patches)
     T* sums;                 // (J, panel_patches)

@@ -1,17 +1,16 @@
 // Samples the patch around a position: image -> rows of P samples; see sampling.hpp for the index rule.
 //
-// Four ways, the fastest that applies:
-//   in_place    scale 1, on the pixels: the row is where it is in the image
+// Three ways, the fastest that applies (a patch on the pixels of the image need not be sampled at all):
 //   unit        scale 1: every sample has the same offset between pixels
 //   separable   a scale along the axes: a patch row is an image row between two rows (the segment), read at columns that
 //               are the same in every row
 //   general     any 2x2 matrix: sample by sample
 //
-// Work for one patch, in vectors of lanes samples: nothing; 2 P (P + 1) / lanes blends; P (s P + P) / lanes blends and
+// Work for one patch, in vectors of lanes samples: 2 P (P + 1) / lanes blends; P (s P + P) / lanes blends and
 // 2 P^2 / lanes permutations for a scale s; P^2 times four scattered reads and three blends.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
 
 #include "kernels.hpp"
 #include "simd.hpp"
@@ -58,24 +57,58 @@ void find_taps(double position, double step, const PatchGrid& grid, Index extent
     const Tap& high = first.index < last.index ? last : first;
     taps.origin = low.index;
     taps.width = high.index - low.index + (high.share > 0.0 ? 2 : 1);
-    // counted from the origin, which is exact, in 32 bits: these loops are vectorised
+    // Counted from the origin, which is exact, in 32 bits: this loop is vectorised.
     const double origin = static_cast<double>(taps.origin);
-    const double last_coordinate = static_cast<double>(extent - 1);
     const bool linear = grid.interpolation == Interpolation::linear;
-    for (Index l = 0; l < grid.size; ++l) {
-        double x = coordinate(l);
-        x = x < 0.0 ? 0.0 : (x > last_coordinate ? last_coordinate : x);  // outside: read anything, zeroed later
-        const double from_origin = (linear ? x : x + 0.5) - origin;
-        const double clamped = from_origin < 0.0 ? 0.0 : from_origin;
-        const std::int32_t index = static_cast<std::int32_t>(clamped);
-        taps.index[l] = index;
-        taps.share[l] = linear ? static_cast<T>(clamped - static_cast<double>(index)) : T(0);
+    const double shift = linear ? 0.0 : 0.5;
+    const T weight = linear ? T(1) : T(0);
+    std::int32_t* __restrict index = taps.index;
+    T* __restrict share = taps.share;
+    for (Index l = taps.begin; l < taps.end; ++l) {
+        const double from_origin = (coordinate(l) + shift) - origin;
+        index[l] = static_cast<std::int32_t>(from_origin);
+        share[l] = weight * static_cast<T>(from_origin - static_cast<double>(index[l]));
     }
-    for (Index l = grid.size; l < padded; ++l) {
-        taps.index[l] = taps.index[grid.size - 1];
-        taps.share[l] = T(0);
+    // samples outside read anything and are zeroed afterwards
+    for (Index l = 0; l < taps.begin; ++l) {
+        index[l] = index[taps.begin];
+        share[l] = T(0);
+    }
+    for (Index l = taps.end; l < padded; ++l) {
+        index[l] = index[taps.end - 1];
+        share[l] = T(0);
     }
 }
+
+// A patch of scale 1 that lies inside an image of column stride 1: all samples share one offset between pixels.
+template <class T>
+struct UnitPatch {
+    const T* corner = nullptr;  // pixel of the first sample; none if the patch reaches beyond the image
+    T down = T(0);              // shares of the next pixels
+    T right = T(0);
+
+    UnitPatch() = default;
+    UnitPatch(const ImageView<T>& image, const PatchGrid& grid, const double* position) {
+        const double row = position[0] - grid.half();
+        const double column = position[1] - grid.half();
+        if (!inside(row, image.rows) || !inside(column, image.columns)) {
+            return;
+        }
+        // in integers, because row + size - 1 may round onto the border
+        const Tap above = make_tap(row, Interpolation::linear);
+        const Tap before = make_tap(column, Interpolation::linear);
+        if (above.index + grid.size + (above.share > 0.0 ? 1 : 0) <= image.rows &&
+            before.index + grid.size + (before.share > 0.0 ? 1 : 0) <= image.columns) {
+            const Tap top = make_tap(row, grid.interpolation);
+            const Tap left = make_tap(column, grid.interpolation);
+            corner = image.data + top.index * image.row_stride + left.index;
+            down = static_cast<T>(top.share);
+            right = static_cast<T>(left.share);
+        }
+    }
+
+    bool on_pixels() const { return corner != nullptr && down == T(0) && right == T(0); }
+};
 
 template <class T>
 class Sampler {
@@ -83,9 +116,12 @@ public:
     // Storage of this patch: see Workspace.
     Sampler(const ImageView<T>& image, const PatchGrid& grid, const double* position, Index number, Workspace<T>& work)
         : image_(image), grid_(grid), position_(position), work_(work) {
-        way_ = Way::general;
-        if (grid.unit() && image.column_stride == 1 && grid.size >= lanes<T> && find_unit()) {
-            return;
+        if (grid.unit() && image.column_stride == 1 && grid.size >= lanes<T>) {
+            unit_ = UnitPatch<T>(image, grid, position);
+            if (unit_.corner != nullptr) {
+                way_ = Way::unit;
+                return;
+            }
         }
         if (grid.separable()) {
             find_separable(number);
@@ -95,57 +131,39 @@ public:
     // Writes rows [first, first + count) of the patch, `stride` apart. A row may be written up to the next multiple of
     // lanes<T> values, but for a patch of scale 1 that lies inside the image.
     void rows(Index first, Index count, T* out, Index stride) {
-        if (way_ == Way::unit || way_ == Way::in_place) {
+        if (way_ == Way::unit) {
             unit_rows(first, count, out, stride);
             return;
         }
+        if (way_ == Way::separable) {
+            for (Index done = 0; done < count; done += band_rows) {
+                const Index some = count - done < band_rows ? count - done : band_rows;
+                separable_rows(first + done, some, out + done * stride, stride);
+            }
+            return;
+        }
         for (Index k = first; k < first + count; ++k, out += stride) {
-            way_ == Way::separable ? separable_row(k, out) : general_row(k, out);
+            general_row(k, out);
         }
     }
 
-    bool writes_whole_vectors() const { return way_ != Way::unit && way_ != Way::in_place; }
-
-    // The first sample if all of them are pixels of the image, nullptr otherwise.
-    const T* in_place() const { return way_ == Way::in_place ? corner_ : nullptr; }
+    bool writes_whole_vectors() const { return way_ != Way::unit; }
 
 private:
-    enum class Way { in_place, unit, separable, general };
-
-    bool find_unit() {
-        const double row = position_[0] - grid_.half();
-        const double column = position_[1] - grid_.half();
-        if (!inside(row, image_.rows) || !inside(column, image_.columns)) {
-            return false;
-        }
-        // in integers, because row + size - 1 may round onto the border
-        const Tap above = make_tap(row, Interpolation::linear);
-        const Tap before = make_tap(column, Interpolation::linear);
-        if (above.index + grid_.size + (above.share > 0.0 ? 1 : 0) > image_.rows ||
-            before.index + grid_.size + (before.share > 0.0 ? 1 : 0) > image_.columns) {
-            return false;
-        }
-        const Tap top = make_tap(row, grid_.interpolation);
-        const Tap left = make_tap(column, grid_.interpolation);
-        corner_ = image_.data + top.index * image_.row_stride + left.index;
-        down_ = static_cast<T>(top.share);
-        right_ = static_cast<T>(left.share);
-        way_ = top.share == 0.0 && left.share == 0.0 ? Way::in_place : Way::unit;
-        return true;
-    }
+    enum class Way { unit, separable, general };
 
     // A pixel row is blended along the columns once and used twice. The last vector overlaps the one before it, so that
     // nothing beyond the patch is read or written; a neighbour without a share is not read.
     void unit_rows(Index first, Index count, T* out, Index stride) const {
         const Index size = grid_.size;
         const Index next_row = image_.row_stride;
-        const Index next_column = right_ > T(0) ? 1 : 0;
-        const Index inner = down_ > T(0) || first + count < size ? count : count - 1;  // rows whose next one is read
-        const Vec<T> down = splat(down_);
-        const Vec<T> right = splat(right_);
+        const Index next_column = unit_.right > T(0) ? 1 : 0;
+        const Index inner = unit_.down > T(0) || first + count < size ? count : count - 1;  // rows whose next one is read
+        const Vec<T> down = splat(unit_.down);
+        const Vec<T> right = splat(unit_.right);
         for (Index start = 0; start < size; start += lanes<T>) {
             const Index column = start + lanes<T> <= size ? start : size - lanes<T>;
-            const T* pixel = corner_ + first * next_row + column;
+            const T* pixel = unit_.corner + first * next_row + column;
             T* to = out + column;
             Vec<T> upper = blend_vectors<T>(load(pixel), load(pixel + next_column), right);
             for (Index k = 0; k < inner; ++k, to += stride) {
@@ -165,7 +183,7 @@ private:
         rows_ = {0, 0, 0, 0, columns_.index + work_.row_pitch, columns_.share + work_.row_pitch};
         find_taps(position_[1], grid_.column_by_column, grid_, image_.columns, work_.row_pitch, columns_);
         find_taps(position_[0], grid_.row_by_row, grid_, image_.rows, work_.row_pitch, rows_);
-        if (columns_.width > work_.segment_capacity) {
+        if (columns_.width > work_.segment_pitch - 3 * max_lanes) {
             return;
         }
         // whole vectors of the segment are read where the image has them
@@ -192,14 +210,13 @@ private:
         way_ = Way::separable;
     }
 
-    void read_segment(const T* pixel, Index next_row, T share) const {
-        T* segment = work_.segment;
+    void read_segment(const T* pixel, Index next_row, T share, T* segment) const {
         if (image_.column_stride == 1 && reach_ % lanes<T> == 0) {
             const Vec<T> shares = splat(share);
             for (Index x = 0; x < reach_; x += lanes<T>) {
                 store(segment + x, blend_vectors<T>(load(pixel + x), load(pixel + x + next_row), shares));
             }
-            segment[reach_] = segment[reach_ - 1];  // read by taps without a share
+            segment[reach_] = pixel[reach_ - 1];  // read by taps without a share
             return;
         }
         for (Index x = 0; x < columns_.width; ++x) {
@@ -209,32 +226,41 @@ private:
         segment[columns_.width] = segment[columns_.width - 1];
     }
 
-    void separable_row(Index k, T* out) const {
-        if (k < rows_.begin || k >= rows_.end || columns_.begin == columns_.end) {
-            std::memset(out, 0, static_cast<std::size_t>(grid_.size) * sizeof(T));
-            return;
+    // Up to band_rows rows: first their segments, then what they read there, so that it has arrived in the cache.
+    void separable_rows(Index first, Index count, T* out, Index stride) const {
+        const Index pitch = work_.segment_pitch;
+        bool lit[static_cast<std::size_t>(band_rows)];
+        for (Index r = 0; r < count; ++r) {
+            const Index k = first + r;
+            lit[r] = k >= rows_.begin && k < rows_.end && columns_.begin < columns_.end;
+            if (lit[r]) {
+                const T* pixel = image_.data + (rows_.origin + rows_.index[k]) * image_.row_stride +
+                                 columns_.origin * image_.column_stride;
+                read_segment(pixel, rows_.share[k] > T(0) ? image_.row_stride : 0, rows_.share[k],
+                             work_.segments + r * pitch);
+            }
         }
-        const T* pixel = image_.data + (rows_.origin + rows_.index[k]) * image_.row_stride +
-                         columns_.origin * image_.column_stride;
-        read_segment(pixel, rows_.share[k] > T(0) ? image_.row_stride : 0, rows_.share[k]);
         if (permutes_) {
             for (Index l = 0; l < grid_.size; l += lanes<T>) {
                 const Index window = windows_[l / lanes<T>];
                 const PickIndex<T> index = pick_index<T>(columns_.index + l, window);
-                const T* values = work_.segment + window;
-                store(out + l, blend_vectors<T>(pick(values, index), pick(values + 1, index), load(columns_.share + l)));
+                const Vec<T> share = load(columns_.share + l);
+                const T* values = work_.segments + window;
+                for (Index r = 0; r < count; ++r, values += pitch) {
+                    store(out + r * stride + l, blend_vectors<T>(pick(values, index), pick(values + 1, index), share));
+                }
             }
         } else {
-            for (Index l = columns_.begin; l < columns_.end; ++l) {
-                const T* value = work_.segment + columns_.index[l];
-                out[l] = blend(value[0], value[1], columns_.share[l]);
+            for (Index r = 0; r < count; ++r) {
+                for (Index l = columns_.begin; l < columns_.end; ++l) {
+                    const T* value = work_.segments + r * pitch + columns_.index[l];
+                    out[r * stride + l] = blend(value[0], value[1], columns_.share[l]);
+                }
             }
         }
-        for (Index l = 0; l < columns_.begin; ++l) {
-            out[l] = T(0);
-        }
-        for (Index l = columns_.end; l < grid_.size; ++l) {
-            out[l] = T(0);
+        for (Index r = 0; r < count; ++r) {
+            std::fill(out + r * stride, out + r * stride + (lit[r] ? columns_.begin : grid_.size), T(0));
+            std::fill(out + r * stride + (lit[r] ? columns_.end : grid_.size), out + r * stride + grid_.size, T(0));
         }
     }
 
@@ -251,10 +277,8 @@ private:
     const PatchGrid& grid_;
     const double* position_;
     Workspace<T>& work_;
-    Way way_;
-    const T* corner_ = nullptr;  // in_place, unit: the first sample's pixel
-    T down_ = T(0);              // and the shares of the next ones
-    T right_ = T(0);
+    Way way_ = Way::general;
+    UnitPatch<T> unit_;
     LineTaps<T> rows_ = {};      // separable
     LineTaps<T> columns_ = {};
     Index* windows_ = nullptr;   // (chunks of P) first value of the segment that a vector of samples reads
@@ -266,7 +290,7 @@ private:
 template <class T>
 const T* top_right(const ImageView<T>& image, const PatchGrid& grid, const double* position) {
     const auto clamp = [](double coordinate, Index extent) {
-        return inside(coordinate, extent) ? static_cast<Index>(coordinate) : Index(0);
+        return static_cast<Index>(std::min(std::max(coordinate, 0.0), static_cast<double>(extent - 1)));
     };
     return image.data + clamp(position[0] - grid.half(), image.rows) * image.row_stride +
            clamp(position[1] + grid.half(), image.columns) * image.column_stride;

@@ -163,6 +163,17 @@ CONTEXTEM_INLINE Vec<T> reverse(Vec<T> value) {
     return reverse<T>(value, std::make_index_sequence<lanes<T>>());
 }
 
+// The upper half of a, then that of b.
+template <class T, std::size_t... I>
+CONTEXTEM_INLINE Vec<T> upper_halves(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, static_cast<int>(I + sizeof...(I) / 2 + I / (sizeof...(I) / 2) * (sizeof...(I) / 2))...);
+}
+
+template <class T>
+CONTEXTEM_INLINE Vec<T> upper_halves(Vec<T> a, Vec<T> b) {
+    return upper_halves<T>(a, b, std::make_index_sequence<lanes<T>>());
+}
+
 // ---- transpose ------------------------------------------------------------------------------------------------------
 
 // Transposes 4 x 4 floats, or 2 x 2 doubles, in each 16 bytes of 4, or 2, vectors.

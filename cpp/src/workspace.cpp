@@ -15,7 +15,7 @@ Workspace<T>::Workspace(const MomentTable<T>& table, Index lanes)
 
 template <class T>
 Workspace<T>::Workspace(Index size, Index lanes, Index staged_values, Index panel_values, Index sum_values)
-    : row_pitch(round_up(size)), segment_capacity(4 * size + 2) {
+    : row_pitch(round_up(size)), segment_pitch(round_up(4 * size + 2) + 3 * max_lanes) {
     const Index pair = 2 * row_pitch;
     Index total = 0;
     const auto reserve = [&total](Index count) {
@@ -25,7 +25,7 @@ Workspace<T>::Workspace(Index size, Index lanes, Index staged_values, Index pane
     };
     const Index at_rows = reserve(lanes * band_rows * pair + 2 * max_lanes) + max_lanes;
     const Index at_shares = reserve(lanes * pair);
-    const Index at_segment = reserve(segment_capacity + 3 * max_lanes);
+    const Index at_segments = reserve(band_rows * segment_pitch);
     const Index at_staged = reserve(staged_values);
     const Index at_panel = reserve(panel_values);
     const Index at_sums = reserve(sum_values);
@@ -34,7 +34,7 @@ Workspace<T>::Workspace(Index size, Index lanes, Index staged_values, Index pane
     windows_.assign(static_cast<std::size_t>(lanes * row_pitch), 0);
     rows = values_.data() + at_rows;
     shares = values_.data() + at_shares;
-    segment = values_.data() + at_segment;
+    segments = values_.data() + at_segments;
     staged = values_.data() + at_staged;
     panel = values_.data() + at_panel;
     sums = values_.data() + at_sums;
