@@ -149,4 +149,5 @@ PYBIND11_MODULE(_core, module) {
                "Moments (N, J) of the patches around positions (N, 2).");
 
     define_adjoint(module);
+    define_rotation(module);
 }
