@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contextem import autograd
+    import contextem.autograd as autograd
     from contextem.adjoint import column_moments_adjoint, patch_moments_adjoint
     from contextem.classification import Classification
     from contextem.columns import Columns, find_columns
