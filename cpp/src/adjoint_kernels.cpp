@@ -340,8 +340,36 @@ void spread_patch(const double* position, const PatchGrid& grid, AdjointWorkspac
 
 // Sum of each sample's gradient times the slope of the image there. On a pixel the slope is the one towards the next
 // pixel; on the last row or column there is none, and it counts as 0.
+//
+// All samples share one offset between pixels, and each has a next one along both axes: summed column by column.
 template <class T>
-void sum_slopes(const ImageView<T>& image, const double* position, const PatchGrid& grid,
+void sum_slopes_unit(const ImageView<T>& image, Tap top, Tap left, Index size, AdjointWorkspace<T>& work,
+                     double* slopes /* (2) */) {
+    const T down = static_cast<T>(top.share);
+    const T right = static_cast<T>(left.share);
+    T* __restrict along_rows = work.lines;
+    T* __restrict along_columns = work.lines + work.line_stride;
+    for (Index l = 0; l < size; ++l) {
+        along_rows[l] = along_columns[l] = T(0);
+    }
+    for (Index k = 0; k < size; ++k) {
+        const T* __restrict pixel = image.data + (top.index + k) * image.row_stride + left.index;
+        const T* __restrict below = pixel + image.row_stride;
+        const T* __restrict value = work.patch + k * work.patch_stride;
+        for (Index l = 0; l < size; ++l) {
+            along_rows[l] += value[l] * blend(below[l] - pixel[l], below[l + 1] - pixel[l + 1], right);
+            along_columns[l] += value[l] * blend(pixel[l + 1] - pixel[l], below[l + 1] - below[l], down);
+        }
+    }
+    slopes[0] = slopes[1] = 0.0;
+    for (Index l = 0; l < size; ++l) {
+        slopes[0] += static_cast<double>(along_rows[l]);
+        slopes[1] += static_cast<double>(along_columns[l]);
+    }
+}
+
+template <class T>
+void sum_slopes_general(const ImageView<T>& image, const double* position, const PatchGrid& grid,
                 const AdjointWorkspace<T>& work, double* slopes /* (2) */) {
     const double half = grid.half();
     double along_rows = 0.0;
@@ -370,6 +398,18 @@ void sum_slopes(const ImageView<T>& image, const double* position, const PatchGr
     }
     slopes[0] = along_rows;
     slopes[1] = along_columns;
+}
+
+template <class T>
+void sum_slopes(const ImageView<T>& image, const double* position, const PatchGrid& grid, AdjointWorkspace<T>& work,
+                double* slopes /* (2) */) {
+    const UnitCorner corner = unit_corner(position, grid, image.rows, image.columns);
+    if (corner.inside && image.column_stride == 1 && corner.top.index + grid.size < image.rows &&
+        corner.left.index + grid.size < image.columns) {
+        sum_slopes_unit(image, corner.top, corner.left, grid.size, work, slopes);
+    } else {
+        sum_slopes_general(image, position, grid, work, slopes);
+    }
 }
 
 // ---- the three kernels ----------------------------------------------------------------------------------------------

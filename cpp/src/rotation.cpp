@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "contextem/aligned.hpp"
 #include "contextem/moments.hpp"
 #include "contextem/parallel.hpp"
 #include "rotation_kernels.hpp"
@@ -39,9 +40,9 @@ const RotationKernels<double>& rotation_kernels<double>() {
 template <class T>
 void rotation_invariants(const MomentsView<T>& moments, const InvariantPlan& plan, int n_threads, T* invariants) {
     const RotationKernels<T>& kernel = rotation_kernels<T>();
-    const Index count = static_cast<Index>(plan.cosine.size());
     parallel_for(moments.count, grain, n_threads, [&](Index begin, Index end) {
-        kernel.invariants(moments, plan.cosine.data(), plan.sine.data(), count, begin, end, invariants);
+        AlignedVector<T> pairs(2 * static_cast<std::size_t>(rotation_rows) * plan.cosine.size());
+        kernel.invariants(moments, plan, begin, end, pairs.data(), invariants);
     });
 }
 
@@ -49,7 +50,8 @@ template <class T>
 void rotate_moments(const MomentsView<T>& moments, const RotationPlan<T>& plan, int n_threads, T* rotated) {
     const RotationKernels<T>& kernel = rotation_kernels<T>();
     parallel_for(moments.count, grain, n_threads, [&](Index begin, Index end) {
-        kernel.rotate(moments, plan.partner.data(), plan.along.data(), plan.across.data(), begin, end, rotated);
+        AlignedVector<T> partners(static_cast<std::size_t>(rotation_rows) * plan.partner.size());
+        kernel.rotate(moments, plan, begin, end, partners.data(), rotated);
     });
 }
 

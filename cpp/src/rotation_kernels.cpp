@@ -1,8 +1,8 @@
 // The rotation kernels, compiled once per instruction set (see CMakeLists.txt); all but the last function is local.
 //
 // Each row is read once and written once: J values in, J' or J out, one square root or two multiplications per value.
-// The loops over modes gather from the row, which the compiler turns into vector instructions. Threads own ranges of
-// rows; every row passes through the same instructions wherever it stands.
+// The modes of some rows are gathered one by one into the order of the result, then worked on by whole vectors. Threads
+// own ranges of rows; every value passes through the same operations wherever it stands.
 #include "rotation_kernels.hpp"
 
 #include "simd.hpp"
@@ -38,44 +38,70 @@ CONTEXTEM_INLINE T modulus_or_infinity(T a, T b) {
     return __builtin_fabs(b) == infinity ? infinity : checked;
 }
 
+// The modes of a row in the order of a plan.
 template <class T>
-void invariants_of(const MomentsView<T>& moments, const std::int32_t* __restrict cosine,
-                   const std::int32_t* __restrict sine, Index count, Index begin, Index end, T* invariants) {
+CONTEXTEM_INLINE void gather(const T* __restrict row, Index step, const std::int32_t* __restrict modes, Index count,
+                             T* __restrict out) {
+    for (Index i = 0; i < count; ++i) {
+        out[i] = row[modes[i] * step];
+    }
+}
+
+template <class T>
+void invariants_of(const MomentsView<T>& moments, const InvariantPlan& plan, Index begin, Index end, T* pairs,
+                   T* invariants) {
+    const Index count = static_cast<Index>(plan.cosine.size());
+    const std::int32_t* cosine = plan.cosine.data();
+    const std::int32_t* sine = plan.sine.data();
     const Index step = moments.mode_stride;
-    for (Index p = begin; p < end; ++p) {
-        const T* __restrict row = moments.data + p * moments.row_stride;
-        T* __restrict out = invariants + p * count;
-        if (step == 1) {
-            for (Index i = 0; i < count; ++i) {
-                out[i] = modulus_or_infinity(row[cosine[i]], row[sine[i]]);
-            }
-        } else {
-            for (Index i = 0; i < count; ++i) {
-                out[i] = modulus_or_infinity(row[cosine[i] * step], row[sine[i] * step]);
-            }
+    for (Index start = begin; start < end; start += rotation_rows) {
+        const Index stop = start + rotation_rows < end ? start + rotation_rows : end;
+        const T* __restrict first = pairs;
+        const T* __restrict second = pairs + rotation_rows * count;
+        for (Index p = start; p < stop; ++p) {
+            const T* row = moments.data + p * moments.row_stride;
+            gather(row, step, cosine, count, pairs + (p - start) * count);
+            gather(row, step, sine, count, pairs + (rotation_rows + p - start) * count);
+        }
+        T* __restrict out = invariants + start * count;
+        for (Index i = 0; i < (stop - start) * count; ++i) {
+            out[i] = modulus_or_infinity(first[i], second[i]);
         }
         for (Index i = 0; i < count; ++i) {
             if (cosine[i] == sine[i]) {
-                out[i] = row[cosine[i] * step];
+                for (Index p = 0; p < stop - start; ++p) {
+                    out[p * count + i] = first[p * count + i];
+                }
             }
         }
     }
 }
 
 template <class T>
-void rotate_rows(const MomentsView<T>& moments, const std::int32_t* __restrict partner, const T* __restrict along,
-                 const T* __restrict across, Index begin, Index end, T* rotated) {
+void rotate_rows(const MomentsView<T>& moments, const RotationPlan<T>& plan, Index begin, Index end, T* partners,
+                 T* rotated) {
+    const Index count = moments.modes;
+    const T* __restrict along = plan.along.data();
+    const T* __restrict across = plan.across.data();
     const Index step = moments.mode_stride;
-    for (Index p = begin; p < end; ++p) {
-        const T* __restrict row = moments.data + p * moments.row_stride;
-        T* __restrict out = rotated + p * moments.modes;
-        if (step == 1) {
-            for (Index j = 0; j < moments.modes; ++j) {
-                out[j] = along[j] * row[j] + across[j] * row[partner[j]];
-            }
-        } else {
-            for (Index j = 0; j < moments.modes; ++j) {
-                out[j] = along[j] * row[j * step] + across[j] * row[partner[j] * step];
+    for (Index start = begin; start < end; start += rotation_rows) {
+        const Index stop = start + rotation_rows < end ? start + rotation_rows : end;
+        for (Index p = start; p < stop; ++p) {
+            gather(moments.data + p * moments.row_stride, step, plan.partner.data(), count,
+                   partners + (p - start) * count);
+        }
+        for (Index p = start; p < stop; ++p) {
+            const T* __restrict row = moments.data + p * moments.row_stride;
+            const T* __restrict partner = partners + (p - start) * count;
+            T* __restrict out = rotated + p * count;
+            if (step == 1) {
+                for (Index j = 0; j < count; ++j) {
+                    out[j] = along[j] * row[j] + across[j] * partner[j];
+                }
+            } else {
+                for (Index j = 0; j < count; ++j) {
+                    out[j] = along[j] * row[j * step] + across[j] * partner[j];
+                }
             }
         }
     }

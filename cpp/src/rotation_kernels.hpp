@@ -5,12 +5,14 @@
 
 namespace contextem {
 
+constexpr Index rotation_rows = 16;  // rows whose modes are gathered together
+
 template <class T>
 struct RotationKernels {
-    void (*invariants)(const MomentsView<T>&, const std::int32_t* cosine, const std::int32_t* sine, Index count,
-                       Index begin, Index end, T* invariants);
-    void (*rotate)(const MomentsView<T>&, const std::int32_t* partner, const T* along, const T* across, Index begin,
-                   Index end, T* rotated);
+    void (*invariants)(const MomentsView<T>&, const InvariantPlan&, Index begin, Index end,
+                       T* pairs /* (2, rotation_rows, J') */, T* invariants);
+    void (*rotate)(const MomentsView<T>&, const RotationPlan<T>&, Index begin, Index end,
+                   T* partners /* (rotation_rows, J) */, T* rotated);
 };
 
 struct RotationInstructionSet {
