@@ -133,20 +133,23 @@ AdjointWorkspace<T>::AdjointWorkspace(const AdjointTable<T>& table, const PatchG
     patch_stride = round_up(table.size, pad) + 2 * pad;
     plane_stride = table.samples + pad;
     line_stride = round_up(table.size + 1, pad);
-    segment_capacity = grid.separable() && !grid.unit() ? 4 * table.size + 2 : table.size + 1;
-    const Index patch_values = table.size * patch_stride + 2 * pad;
+    segment_capacity = round_up(grid.unit() ? table.size + 1 : 4 * table.size + 2, pad);
+    const Index padded = round_up(table.size, pad);  // rows that a transposition reads or writes
+    const Index patch_values = padded * patch_stride + 2 * pad;
     const Index plane_values = adjoint_panel * n_parities * plane_stride;
     const Index coefficient_values = round_up(table.n_modes * adjoint_panel, pad);
+    const Index turned_values = padded * patch_stride;
     const Index segment_values = segment_capacity * patch_stride;
-    const Index upright_values = table.size * round_up(segment_capacity, pad);
-    values_.assign(position(patch_values + plane_values + coefficient_values + 2 * line_stride + segment_values +
-                            upright_values),
+    const Index upright_values = padded * segment_capacity;
+    values_.assign(position(patch_values + plane_values + coefficient_values + 2 * line_stride + turned_values +
+                            segment_values + upright_values),
                    T(0));
     patch = values_.data() + pad;
     planes = values_.data() + patch_values;
     coefficients = planes + plane_values;
     lines = coefficients + coefficient_values;
-    across = lines + 2 * line_stride;
+    turned = lines + 2 * line_stride;
+    across = turned + turned_values;
     upright = across + segment_values;
 }
 
@@ -189,10 +192,12 @@ void column_moments_position_gradient(const MomentsView<T>& gradient, const Imag
                                       const PositionsView& positions, const PatchGrid& grid,
                                       const AdjointTable<T>& table, int n_threads, double* slopes) {
     const AdjointKernels<T>& kernel = adjoint_kernels<T>();
+    PatchGrid linear = grid;
+    linear.interpolation = Interpolation::linear;
     const std::vector<Index> order = order_by_tile(positions, image.rows, image.columns);
     parallel_for(positions.count, adjoint_panel, n_threads, [&](Index begin, Index end) {
-        AdjointWorkspace<T> work(table, grid);
-        kernel.positions(gradient, image, positions, order.data() + begin, end - begin, grid, table, work, slopes);
+        AdjointWorkspace<T> work(table, linear);
+        kernel.positions(gradient, image, positions, order.data() + begin, end - begin, linear, table, work, slopes);
     });
 }
 

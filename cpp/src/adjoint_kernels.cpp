@@ -11,6 +11,8 @@
 // wherever it stands, and a pixel sums its columns in the order given, so results do not depend on the threads.
 #include "adjoint_kernels.hpp"
 
+#include <cstring>
+
 #include "simd.hpp"
 
 namespace contextem {
@@ -159,6 +161,50 @@ void add_line(const T* __restrict line, T share, Index width, T* __restrict out)
     }
 }
 
+// a0 b0 a1 b1 ... from the first halves of two vectors, or from the second
+template <class T, std::size_t... I>
+CONTEXTEM_INLINE Vec<T> interleave_first(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, static_cast<int>(I / 2 + I % 2 * sizeof...(I))...);
+}
+template <class T, std::size_t... I>
+CONTEXTEM_INLINE Vec<T> interleave_second(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, static_cast<int>((I + sizeof...(I)) / 2 + I % 2 * sizeof...(I))...);
+}
+
+// Rows and columns are rounded up to whole registers, so both arrays need room for that.
+template <class T>
+void transpose(const T* in, Index in_stride, Index rows, Index columns, T* out, Index out_stride) {
+    constexpr int n = lanes<T>;
+    const auto all_lanes = std::make_index_sequence<lanes<T>>();
+    for (Index row = 0; row < rows; row += n) {
+        for (Index column = 0; column < columns; column += n) {
+            Vec<T> block[n];
+#pragma GCC unroll 16
+            for (int i = 0; i < n; ++i) {
+                block[i] = load(in + (row + i) * in_stride + column);
+            }
+            // log2(n) perfect shuffles of the block's n^2 values move the column's bits to the row's place
+#pragma GCC unroll 4
+            for (int step = 1; step < n; step *= 2) {
+                Vec<T> mixed[n];
+#pragma GCC unroll 8
+                for (int i = 0; i < n / 2; ++i) {
+                    mixed[2 * i] = interleave_first<T>(block[i], block[i + n / 2], all_lanes);
+                    mixed[2 * i + 1] = interleave_second<T>(block[i], block[i + n / 2], all_lanes);
+                }
+#pragma GCC unroll 16
+                for (int i = 0; i < n; ++i) {
+                    block[i] = mixed[i];
+                }
+            }
+#pragma GCC unroll 16
+            for (int i = 0; i < n; ++i) {
+                store(out + (column + i) * out_stride + row, block[i]);
+            }
+        }
+    }
+}
+
 // Where a patch of scale 1 lies if it is wholly inside the image: its first sample, decided as by the forward kernel.
 struct UnitCorner {
     bool inside;
@@ -193,11 +239,17 @@ void spread_unit(Tap top, Tap left, Index size, AdjointWorkspace<T>& work, const
     const Index width = size + (left.share > 0.0 ? 1 : 0);
     const Index first = band.begin > top.index ? band.begin - top.index : 0;
     const Index stop = band.end - top.index < height ? band.end - top.index : height;
+    if (first >= stop) {
+        return;
+    }
     const auto blend_row = [&](Index row, T* __restrict line) {
+        if (row < 0 || row == size) {
+            std::memset(line, 0, static_cast<std::size_t>(width) * sizeof(T));
+            return;
+        }
         const T* __restrict samples = work.patch + row * work.patch_stride;
-        const bool exists = row >= 0 && row < size;
         for (Index x = 0; x < width; ++x) {
-            line[x] = exists ? stays * samples[x] + right * samples[x - 1] : T(0);
+            line[x] = stays * samples[x] + right * samples[x - 1];
         }
     };
     T* above = work.lines;
@@ -246,34 +298,19 @@ bool spread_separable(const double* position, const PatchGrid& grid, AdjointWork
         return false;
     }
 
-    for (Index x = 0; x < width; ++x) {
-        T* line = work.across + x * work.patch_stride;
-        for (Index k = 0; k < size; ++k) {
-            line[k] = T(0);
-        }
-    }
+    transpose(work.patch, work.patch_stride, size, size, work.turned, work.patch_stride);
+    std::memset(work.across, 0, static_cast<std::size_t>(width * work.patch_stride) * sizeof(T));
     for (Index l = begin; l < end; ++l) {
         const Tap tap = make_tap(column_at(l), grid.interpolation);
         const T share = static_cast<T>(tap.share);
-        const T stays = T(1) - share;
-        const bool shared = tap.share > 0.0;
-        T* __restrict line = work.across + (tap.index - low) * work.patch_stride;
-        T* __restrict next = line + (shared ? work.patch_stride : 0);
-        const T* __restrict sample = work.patch + l;
-        for (Index k = 0; k < size; ++k) {
-            line[k] += stays * sample[k * work.patch_stride];
-        }
-        if (shared) {
-            for (Index k = 0; k < size; ++k) {
-                next[k] += share * sample[k * work.patch_stride];
-            }
+        const T* samples = work.turned + l * work.patch_stride;
+        T* line = work.across + (tap.index - low) * work.patch_stride;
+        add_line(samples, T(1) - share, size, line);
+        if (tap.share > 0.0) {
+            add_line(samples, share, size, line + work.patch_stride);
         }
     }
-    for (Index x = 0; x < width; ++x) {
-        for (Index k = 0; k < size; ++k) {
-            work.upright[k * work.segment_capacity + x] = work.across[x * work.patch_stride + k];
-        }
-    }
+    transpose(work.across, work.patch_stride, width, size, work.upright, work.segment_capacity);
     for (Index k = 0; k < size; ++k) {
         const double row = sample_row(grid, position[0], static_cast<double>(k) - half, 0.0);
         if (!inside(row, band.rows)) {

@@ -21,8 +21,9 @@ public:
     T* coefficients;        // (modes, adjoint_panel)
     T* lines;               // (2, line_stride) two image rows
     Index line_stride;
-    T* across;              // (segment_capacity, patch_stride) a patch spread over image columns, transposed
-    T* upright;             // (P, segment_capacity) the same
+    T* turned;              // (P, patch_stride) the patch, transposed
+    T* across;              // (segment_capacity, patch_stride) the transposed patch spread over image columns
+    T* upright;             // (P, segment_capacity) the same, not transposed
     Index segment_capacity;
 
 private:

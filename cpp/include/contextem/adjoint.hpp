@@ -57,6 +57,7 @@ void column_moments_adjoint(const MomentsView<T>& gradient,  // (N, J)
                             int n_threads,
                             T* image);                       // (rows, columns)
 
+// For linear interpolation, whatever the grid's.
 template <class T>
 void column_moments_position_gradient(const MomentsView<T>& gradient,  // (N, J)
                                       const ImageView<T>& image,       // (rows, columns)
