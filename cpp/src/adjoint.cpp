@@ -7,6 +7,7 @@
 #include "adjoint_kernels.hpp"
 #include "contextem/moments.hpp"
 #include "contextem/parallel.hpp"
+#include "parity.hpp"
 #include "tiles.hpp"
 
 namespace contextem {
@@ -18,31 +19,6 @@ Index round_up(Index count, Index step) { return (count + step - 1) / step * ste
 
 template <class T>
 constexpr Index line_values = static_cast<Index>(cache_line / sizeof(T));
-
-// The parity of one mode's weights, to rounding; -1 if they have none.
-int find_parity(const double* w /* (P, P) */, Index size) {
-    double largest = 0.0;
-    for (Index i = 0; i < size * size; ++i) {
-        largest = std::max(largest, std::abs(w[i]));
-    }
-    const double tolerance = 1e-10 * largest;
-    for (int parity = 0; parity < n_parities; ++parity) {
-        bool matches = true;
-        for (Index row = 0; row < size && matches; ++row) {
-            for (Index column = 0; column < size && matches; ++column) {
-                const double value = w[row * size + column];
-                const double other_row = w[(size - 1 - row) * size + column];
-                const double other_column = w[row * size + (size - 1 - column)];
-                matches = std::abs(value - row_sign(parity) * other_row) <= tolerance &&
-                          std::abs(value - column_sign(parity) * other_column) <= tolerance;
-            }
-        }
-        if (matches) {
-            return parity;
-        }
-    }
-    return -1;
-}
 
 // The kernels of the instruction set in use.
 const AdjointInstructionSet& adjoint_instruction_set() {

@@ -462,6 +462,13 @@ CONTEXTEM_INLINE void for_each_patch(const MomentsView<T>& gradient, Index count
             rows[i] = row_of(start + i);
         }
         multiply_panel(gradient, rows, n, table, work);
+        // rows come in any order: those of the next panel are on their way while this one is used
+        for (Index i = start + n; i < count && i < start + n + adjoint_panel; ++i) {
+            const T* row = gradient.data + row_of(i) * gradient.row_stride;
+            for (Index j = 0; j < gradient.modes; j += static_cast<Index>(cache_line / sizeof(T))) {
+                __builtin_prefetch(row + j * gradient.mode_stride);
+            }
+        }
         for (Index i = 0; i < n; ++i) {
             unfold_patch(table, i, work);
             use(rows[i]);

@@ -259,7 +259,7 @@ class _Cuda:
 
 
 _HOST: dict[str, HostKernels] = {"cpp": _Cpp(), "reference": _Reference()}
-_BACKENDS: dict[str, Kernels] = {**_HOST, "cuda": _Cuda()}
+_BACKENDS: dict[str, Kernels] = {"cpp": _HOST["cpp"], "cuda": _Cuda(), "reference": _HOST["reference"]}
 
 
 def select(array: Any, name: str, backend: str | None) -> Kernels:
