@@ -54,6 +54,17 @@ def test_adjointness(case, n_max, mode):
     assert abs(forward - backward) <= 32 * np.finfo(gradient.dtype).eps * terms
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.7, MATRIX])
+def test_adjointness_where_the_parity_of_the_weights_is_rounded(scale):
+    basis = ctm.ZernikeBasis(10, 23, "lstsq")
+    rng = np.random.default_rng(0)
+    image, positions = rng.normal(size=(70, 80)), rng.uniform(-5, 75, (40, 2))
+    gradient = rng.normal(size=(40, basis.n_modes))
+    forward = np.vdot(ctm.column_moments(image, positions, basis, scale=scale), gradient)
+    adjoint = ctm.column_moments_adjoint(gradient, positions, basis, image.shape, scale=scale)
+    assert forward == pytest.approx(np.vdot(image, adjoint), rel=0, abs=1e-12)
+
+
 @given(strategies.cases(), st.integers(0, 8), MODES)
 def test_cpp_equals_the_reference(case, n_max, mode):
     basis = ctm.ZernikeBasis(n_max, case.size, mode)

@@ -131,6 +131,21 @@ def test_positions_as_a_list_or_an_array_and_no_gradient_at_all():
     assert not autograd.patch_moments(torch.ones(2, 6, 6), basis).requires_grad
 
 
+def test_functional_derivatives():
+    image, positions = scene()
+    basis = ctm.ZernikeBasis(2, 6)
+
+    def energy(pixels):
+        return (autograd.column_moments(pixels, positions, basis) ** 2).sum()
+
+    (expected,) = torch.autograd.grad(energy(image), image)
+    torch.testing.assert_close(torch.func.grad(energy)(image.detach()), expected)
+    # the energy is quadratic: half its Hessian between an image and itself is the energy
+    hessian = torch.autograd.functional.hessian(energy, image.detach()).reshape(image.numel(), -1)
+    pixels = image.detach().ravel()
+    torch.testing.assert_close(pixels @ hessian @ pixels / 2, energy(image.detach()))
+
+
 def test_a_small_network_trains_through_it():
     # which of two patterns stands at each position, seen through a learned filter in front of the moments
     torch.manual_seed(0)

@@ -181,7 +181,6 @@ def patch_moments(patches: Tensor, basis: ZernikeBasis, *, n_threads: int = 0) -
     if _on_cuda("patches", patches):
         result: Tensor = moments.patch_moments(patches, basis)
         return result
-    _arrays.check_patches(_array(patches), basis.size)
     result = _PatchMoments.apply(patches, basis, _arrays.check_threads(n_threads))
     return result
 
@@ -240,7 +239,6 @@ def column_moments(
             _on_cuda("positions", positions)
         result: Tensor = moments.column_moments(image, positions, basis, scale=scale, interpolation=interpolation)
         return result
-    _arrays.check_image(_array(image))
     sampling = _Sampling(
         basis,
         _arrays.check_scale(scale),
@@ -339,5 +337,4 @@ def _centres(positions: Tensor | ArrayLike, interpolation: str) -> Tensor:
             "positions: expected no gradient with interpolation 'nearest', whose slope is 0, got a tensor that "
             "requires one; take interpolation='linear' or detach it"
         )
-    _arrays.check_positions(_array(positions))
     return positions
