@@ -145,6 +145,75 @@ def test_rotations_compose_and_keep_the_invariants(first, second):
     )
 
 
+@given(
+    st.integers(0, 12),
+    st.lists(st.integers(0, 5), max_size=3),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from(["C", "step", "flip", "transpose"]),
+    st.floats(-10, 10),
+)
+def test_invariants_and_rotation_equal_the_reference(n_max, leading, dtype, layout, angle):
+    basis = ctm.ZernikeBasis(n_max, 9)
+    shape = (*leading, basis.n_modes)
+    block = np.random.default_rng(0).normal(size=[2 * extent for extent in shape]).astype(dtype)
+    corner = block[tuple(slice(extent) for extent in shape)]
+    moments = {
+        "C": corner.copy(),
+        "step": block[(slice(None, None, 2),) * len(shape)],
+        "flip": corner[(slice(None, None, -1),) * len(shape)],
+        "transpose": np.moveaxis(np.ascontiguousarray(np.moveaxis(corner, 0, -1)), -1, 0),
+    }[layout]
+    invariants = ctm.rotation_invariants(moments, basis)
+    expected = ctm.rotation_invariants(moments, basis, backend="reference")
+    assert invariants.shape == (*leading, len(basis.invariant_labels)) and invariants.dtype == dtype
+    np.testing.assert_allclose(invariants, expected, rtol=2 * np.finfo(dtype).eps, atol=0)
+    rotated = zernike.rotate(moments, basis, angle)
+    expected = zernike.rotate(moments, basis, angle, backend="reference")
+    assert rotated.shape == shape and rotated.dtype == dtype
+    tolerance = 2 * np.finfo(dtype).eps * abs(moments).max(initial=1)
+    np.testing.assert_allclose(rotated, expected, rtol=0, atol=tolerance)
+
+
+@given(st.integers(0, 12), st.integers(3, 40), st.sampled_from(["integrated", "projection"]), st.integers(0, 20))
+def test_reconstruct_equals_the_reference(n_max, size, mode, count):
+    basis = ctm.ZernikeBasis(n_max, size, mode)
+    for dtype in (np.float32, np.float64):
+        moments = np.random.default_rng(0).normal(size=(count, basis.n_modes)).astype(dtype)
+        patches = zernike.reconstruct(moments, basis)
+        expected = zernike.reconstruct(moments, basis, backend="reference")
+        assert patches.shape == (count, size, size) and patches.dtype == dtype
+        terms = abs(moments) @ abs(basis._polynomials).astype(dtype)
+        tolerance = 16 * np.finfo(dtype).eps * terms.reshape(patches.shape)
+        assert (abs(patches - expected) <= tolerance).all()
+
+
+def test_threads_do_not_change_a_bit_of_what_is_made_of_moments():
+    basis = ctm.ZernikeBasis(6, 9)
+    moments = np.random.default_rng(0).normal(size=(20_001, basis.n_modes)).astype(np.float32)
+    for made in (
+        lambda n: ctm.rotation_invariants(moments, basis, n_threads=n),
+        lambda n: zernike.rotate(moments, basis, 0.3, n_threads=n),
+        lambda n: zernike.reconstruct(moments[:1000], basis, n_threads=n),
+    ):
+        one = made(1)
+        for n in (2, 3):
+            np.testing.assert_array_equal(made(n), one)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_invariants_neither_overflow_nor_underflow(dtype):
+    basis = ctm.ZernikeBasis(1, 8)
+    information = np.finfo(dtype)
+    large, small = information.max / 10, information.smallest_subnormal
+    pairs = np.array(
+        [(6 * large, 6 * large), (3 * small, 4 * small), (0, 0), (np.inf, np.nan), (np.nan, -np.inf), (np.nan, 1)]
+    ).astype(dtype)
+    moments = np.column_stack([np.ones(len(pairs), dtype), pairs])
+    moduli = ctm.rotation_invariants(moments, basis)[:, 1]
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(moduli, np.hypot(*pairs.T), rtol=2 * information.eps)
+
+
 def rotation_spread(mode, size):
     """Standard deviation of the invariants over 19 rotations of smooth fields, relative to their norm without a_00."""
     basis = ctm.ZernikeBasis(10, size, mode)

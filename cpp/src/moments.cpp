@@ -2,40 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "contextem/parallel.hpp"
 #include "kernels.hpp"
+#include "parity.hpp"
+#include "tiles.hpp"
 
 namespace contextem {
 namespace {
 
 std::size_t position(Index i) { return static_cast<std::size_t>(i); }
-
-// The parity of one mode's weights (P, P), to rounding; -1 if they have none.
-int find_parity(const double* w, Index size) {
-    double largest = 0.0;
-    for (Index i = 0; i < size * size; ++i) {
-        largest = std::max(largest, std::abs(w[i]));
-    }
-    const double tolerance = 1e-10 * largest;
-    for (int parity = 0; parity < n_parities; ++parity) {
-        bool matches = true;
-        for (Index row = 0; row < size && matches; ++row) {
-            for (Index column = 0; column < size && matches; ++column) {
-                const double value = w[row * size + column];
-                const double other_row = w[(size - 1 - row) * size + column];
-                const double other_column = w[row * size + (size - 1 - column)];
-                matches = std::abs(value - row_sign(parity) * other_row) <= tolerance &&
-                          std::abs(value - column_sign(parity) * other_column) <= tolerance;
-            }
-        }
-        if (matches) {
-            return parity;
-        }
-    }
-    return -1;
-}
 
 // Whether a mode of the given parity is even or odd under row <-> column, to rounding.
 Exchange find_exchange(const double* w, Index size, int parity) {
@@ -56,36 +32,6 @@ Exchange find_exchange(const double* w, Index size, int parity) {
     }
     const double tolerance = 1e-10 * largest;
     return difference <= tolerance ? Exchange::even : (sum <= tolerance ? Exchange::odd : Exchange::none);
-}
-
-// The order in which columns are visited: tile after tile of the image, so that a patch finds most of its pixels in the
-// cache where its neighbours left them. Positions in random order otherwise spend half the time waiting for memory.
-std::vector<Index> order_by_tile(const PositionsView& positions, Index rows, Index columns) {
-    constexpr Index tile_rows = 32;
-    constexpr Index tile_columns = 64;
-    constexpr Index few = 256;  // not worth a pass over the tiles
-    std::vector<Index> order(position(positions.count));
-    if (positions.count < few) {
-        std::iota(order.begin(), order.end(), Index(0));
-        return order;
-    }
-    const auto clamp = [](double coordinate, Index extent) {
-        return inside(coordinate, extent) ? static_cast<Index>(coordinate) : (coordinate > 0.0 ? extent - 1 : Index(0));
-    };
-    const Index tiles_across = columns / tile_columns + 1;
-    const auto tile_of = [&](Index p) {
-        const double* centre = positions.data + 2 * p;
-        return clamp(centre[0], rows) / tile_rows * tiles_across + clamp(centre[1], columns) / tile_columns;
-    };
-    std::vector<Index> next(position((rows / tile_rows + 1) * tiles_across + 1), 0);
-    for (Index p = 0; p < positions.count; ++p) {
-        ++next[position(tile_of(p) + 1)];
-    }
-    std::partial_sum(next.begin(), next.end(), next.begin());
-    for (Index p = 0; p < positions.count; ++p) {
-        order[position(next[position(tile_of(p))]++)] = p;
-    }
-    return order;
 }
 
 }  // namespace

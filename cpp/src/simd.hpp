@@ -28,31 +28,26 @@
 namespace contextem {
 namespace {
 
-template <class T, int bytes>
+template <class T>
 struct Register {
-    typedef T type __attribute__((vector_size(bytes)));
+    typedef T type __attribute__((vector_size(CONTEXTEM_VECTOR_BYTES)));
 };
 
 template <class T>
-using Vec = typename Register<T, CONTEXTEM_VECTOR_BYTES>::type;
+using Vec = typename Register<T>::type;
 
 template <class T>
 constexpr int lanes = CONTEXTEM_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
-template <class V, class T>
-CONTEXTEM_INLINE V load_as(const T* pointer) {
-    V value;
+template <class T>
+CONTEXTEM_INLINE Vec<T> load(const T* pointer) {
+    Vec<T> value;
     __builtin_memcpy(&value, pointer, sizeof value);
     return value;
 }
 
 template <class T>
-CONTEXTEM_INLINE Vec<T> load(const T* pointer) {
-    return load_as<Vec<T>>(pointer);
-}
-
-template <class V, class T>
-CONTEXTEM_INLINE void store(T* pointer, V value) {
+CONTEXTEM_INLINE void store(T* pointer, Vec<T> value) {
     __builtin_memcpy(pointer, &value, sizeof value);
 }
 
@@ -65,6 +60,10 @@ template <class T>
 CONTEXTEM_INLINE Vec<T> splat(T value) {
     return splat(value, std::make_index_sequence<lanes<T>>());
 }
+
+// An integer as wide as T.
+template <class T>
+using LaneIndex = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
 
 // Lane numbers, with which a vector is picked from a window of memory: window[index[i] - from] for every lane i, where
 // 0 <= index[i] - from < 2 * lanes.

@@ -61,6 +61,16 @@ PatchesView<T> patches_view(const py::array& patches, Index size) {
             stride("patches", patches, 0),         stride("patches", patches, 1), stride("patches", patches, 2)};
 }
 
+template <class T>
+MomentsView<T> moments_view(const char* name, const py::array& moments, Index modes) {
+    expect_dimensions(name, moments, 2);
+    if (moments.shape(1) != modes) {
+        throw py::value_error(std::string(name) + ": expected shape (N, J) with J = " + std::to_string(modes));
+    }
+    return {static_cast<const T*>(moments.data()), moments.shape(0), modes, stride(name, moments, 0),
+            stride(name, moments, 1)};
+}
+
 using DoubleArray = py::array_t<double, py::array::c_style>;
 
 inline PositionsView positions_view(const DoubleArray& positions) {

@@ -8,6 +8,7 @@
 #include "contextem/patches.hpp"
 #include "contextem/roofline.hpp"
 #include "contextem/zernike.hpp"
+#include "core.hpp"
 
 namespace contextem::bindings {
 namespace {
@@ -191,4 +192,7 @@ PYBIND11_MODULE(_core, module) {
     module.def("column_moments", &moments_of_columns, py::arg("image"), py::arg("positions").noconvert(),
                py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("n_threads"),
                "Moments (N, J) of the patches around positions (N, 2).");
+
+    define_adjoint(module);
+    define_rotation(module);
 }

@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import contextem.autograd as autograd
+    from contextem.adjoint import column_moments_adjoint, patch_moments_adjoint
     from contextem.classification import Classification
     from contextem.columns import Columns, find_columns
     from contextem.context import Context
@@ -32,11 +34,14 @@ _MODULE_OF = {
     "rotation_invariants": "zernike",
     "patch_moments": "moments",
     "column_moments": "moments",
+    "patch_moments_adjoint": "adjoint",
+    "column_moments_adjoint": "adjoint",
     "Context": "context",
     "load_model": "model",
     "Classification": "classification",
     "classify": "pipeline",
 }
+_MODULES = ("autograd",)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,19 +51,24 @@ __all__ = [
     "Detector",
     "Micrograph",
     "ZernikeBasis",
+    "autograd",
     "classify",
     "column_moments",
+    "column_moments_adjoint",
     "estimate_sampling",
     "extract_patches",
     "find_columns",
     "load_model",
     "patch_moments",
+    "patch_moments_adjoint",
     "read",
     "rotation_invariants",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"contextem.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'contextem' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"contextem.{_MODULE_OF[name]}"), name)

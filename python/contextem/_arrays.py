@@ -49,6 +49,15 @@ def family(name: str, array: Any) -> str:
     )
 
 
+def check_host(name: str, array: Any) -> None:
+    """Accept a NumPy array only, where CUDA has no kernel."""
+    if family(name, array) != "numpy":
+        raise TypeError(
+            f"{name}: expected a NumPy array, got {type(array).__name__}, for which there is no CUDA kernel yet; "
+            f"copy it to the host first"
+        )
+
+
 def _dtype(name: str, array: Any) -> np.dtype[Any]:
     """Return the array's dtype if it is float32 or float64 in native byte order."""
     text = str(array.dtype).removeprefix("torch.")
@@ -80,6 +89,24 @@ def check_moments(moments: Any, count: int) -> str:
         raise ValueError(f"moments: expected shape (..., {count}) for this basis, got {tuple(moments.shape)}")
     _dtype("moments", moments)
     return kind
+
+
+def check_gradient(gradient: Any, modes: int, rows: int | None = None) -> np.dtype[Any]:
+    """Accept a gradient with respect to moments: (N, J) of a basis of ``modes`` modes, N = ``rows`` if given."""
+    family("gradient", gradient)
+    if gradient.ndim != 2 or gradient.shape[1] != modes or rows not in (None, gradient.shape[0]):
+        expected = f"(N, {modes}) for this basis" if rows is None else f"({rows}, {modes}), a row per position"
+        raise ValueError(f"gradient: expected shape {expected}, got {tuple(gradient.shape)}")
+    return _dtype("gradient", gradient)
+
+
+def check_shape(shape: Any) -> tuple[int, int]:
+    """Return an image shape as (H, W), both positive."""
+    try:
+        height, width = (check_integer("shape", extent, 1, 2**31) for extent in shape)
+    except (TypeError, ValueError):
+        raise ValueError(f"shape: expected (H, W), two positive integers, got {shape!r}") from None
+    return height, width
 
 
 def check_positions(positions: ArrayLike) -> NDArray[np.float64]:

@@ -13,6 +13,13 @@ class MomentTable:
     @property
     def dtype(self) -> str: ...
 
+class AdjointTable:
+    def __init__(self, weights: NDArray[np.float64], size: int, dtype: np.dtype[Any]) -> None: ...
+    @property
+    def folded(self) -> bool: ...
+    @property
+    def dtype(self) -> str: ...
+
 def simd() -> str: ...
 def simd_available() -> list[str]: ...
 def multiply_adds(count: int, dtype: np.dtype[Any]) -> float: ...
@@ -36,5 +43,34 @@ def column_moments(
     table: MomentTable,
     matrix: NDArray[np.float64],
     nearest: bool,
+    n_threads: int,
+) -> NDArray[Any]: ...
+def patch_moments_adjoint(gradient: NDArray[Any], table: AdjointTable, n_threads: int) -> NDArray[Any]: ...
+def column_moments_adjoint(
+    gradient: NDArray[Any],
+    positions: NDArray[np.float64],
+    table: AdjointTable,
+    matrix: NDArray[np.float64],
+    nearest: bool,
+    rows: int,
+    columns: int,
+    n_threads: int,
+) -> NDArray[Any]: ...
+def column_moments_position_gradient(
+    gradient: NDArray[Any],
+    image: NDArray[Any],
+    positions: NDArray[np.float64],
+    table: AdjointTable,
+    matrix: NDArray[np.float64],
+    n_threads: int,
+) -> NDArray[np.float64]: ...
+def rotation_invariants(
+    moments: NDArray[Any], cosine: NDArray[np.int32], sine: NDArray[np.int32], n_threads: int
+) -> NDArray[Any]: ...
+def rotate(
+    moments: NDArray[Any],
+    partner: NDArray[np.int32],
+    along: NDArray[np.float64],
+    across: NDArray[np.float64],
     n_threads: int,
 ) -> NDArray[Any]: ...

@@ -17,6 +17,7 @@ from contextem import _arrays, _core, reference
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
+Modes = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class WeightTable:
     weights: Float64
     size: int
     _packed: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
+    _adjoint: dict[str, _core.AdjointTable] = field(default_factory=dict, repr=False)
 
     def packed(self, dtype: np.dtype[Any]) -> _core.MomentTable:
         """Return the table of the C++ kernels."""
@@ -34,6 +36,12 @@ class WeightTable:
             self._packed[key] = _core.MomentTable(self.weights, self.size, dtype)
         table: _core.MomentTable = self._packed[key]
         return table
+
+    def adjoint(self, dtype: np.dtype[Any]) -> _core.AdjointTable:
+        """Return the table of the adjoint in C++."""
+        if dtype.name not in self._adjoint:
+            self._adjoint[dtype.name] = _core.AdjointTable(self.weights, self.size, dtype)
+        return self._adjoint[dtype.name]
 
     def on_device(self, dtype: np.dtype[Any], device: int) -> Any:
         """Return the table of the CUDA kernels, in the memory of ``device``."""
@@ -62,6 +70,36 @@ class Kernels(Protocol):
     ) -> Any:
         """Moments (N, J) of the patches around positions (N, 2)."""
 
+    def rotation_invariants(self, moments: Any, cosine: Modes, sine: Modes, n_threads: int) -> Any:
+        """Invariants (..., J') of moments (..., J)."""
+
+
+class HostKernels(Kernels, Protocol):
+    """The kernels of a backend that works on NumPy arrays, among them those that CUDA has not."""
+
+    def patch_moments_adjoint(self, gradient: Any, table: WeightTable, n_threads: int) -> Any:
+        """Patches (N, P, P) from a gradient (N, J) with respect to their moments."""
+
+    def column_moments_adjoint(
+        self,
+        gradient: Any,
+        positions: Any,
+        table: WeightTable,
+        matrix: Float64,
+        interpolation: str,
+        shape: tuple[int, int],
+        n_threads: int,
+    ) -> Any:
+        """Image (H, W) from a gradient (N, J) with respect to the moments of its columns."""
+
+    def column_moments_position_gradient(
+        self, gradient: Any, image: Any, positions: Any, table: WeightTable, matrix: Float64, n_threads: int
+    ) -> Any:
+        """Gradient (N, 2) with respect to positions (N, 2), from one (N, J) with respect to the moments."""
+
+    def rotate(self, moments: Any, partner: Modes, along: Float64, across: Float64, n_threads: int) -> Any:
+        """Moments (..., J) turned by an angle."""
+
 
 class _Reference:
     """Plain NumPy."""
@@ -81,6 +119,34 @@ class _Reference:
         self, image: Array, positions: Float64, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
     ) -> Array:
         return reference.column_moments(image, positions, table.weights, table.size, matrix, interpolation)
+
+    def patch_moments_adjoint(self, gradient: Array, table: WeightTable, n_threads: int) -> Array:
+        return reference.patch_moments_adjoint(gradient, table.weights, table.size)
+
+    def column_moments_adjoint(
+        self,
+        gradient: Array,
+        positions: Float64,
+        table: WeightTable,
+        matrix: Float64,
+        interpolation: str,
+        shape: tuple[int, int],
+        n_threads: int,
+    ) -> Array:
+        return reference.column_moments_adjoint(
+            gradient, positions, table.weights, table.size, matrix, interpolation, shape
+        )
+
+    def column_moments_position_gradient(
+        self, gradient: Array, image: Array, positions: Float64, table: WeightTable, matrix: Float64, n_threads: int
+    ) -> Float64:
+        return reference.column_moments_position_gradient(gradient, image, positions, table.weights, table.size, matrix)
+
+    def rotation_invariants(self, moments: Array, cosine: Modes, sine: Modes, n_threads: int) -> Array:
+        return reference.rotation_invariants(moments, cosine, sine)
+
+    def rotate(self, moments: Array, partner: Modes, along: Float64, across: Float64, n_threads: int) -> Array:
+        return reference.rotate(moments, partner, along, across)
 
 
 class _Cpp:
@@ -102,6 +168,37 @@ class _Cpp:
     ) -> Array:
         packed = table.packed(image.dtype)
         return _core.column_moments(image, positions, packed, matrix, interpolation == "nearest", n_threads)
+
+    def patch_moments_adjoint(self, gradient: Array, table: WeightTable, n_threads: int) -> Array:
+        return _core.patch_moments_adjoint(gradient, table.adjoint(gradient.dtype), n_threads)
+
+    def column_moments_adjoint(
+        self,
+        gradient: Array,
+        positions: Float64,
+        table: WeightTable,
+        matrix: Float64,
+        interpolation: str,
+        shape: tuple[int, int],
+        n_threads: int,
+    ) -> Array:
+        packed = table.adjoint(gradient.dtype)
+        nearest = interpolation == "nearest"
+        return _core.column_moments_adjoint(gradient, positions, packed, matrix, nearest, *shape, n_threads)
+
+    def column_moments_position_gradient(
+        self, gradient: Array, image: Array, positions: Float64, table: WeightTable, matrix: Float64, n_threads: int
+    ) -> Float64:
+        packed = table.adjoint(gradient.dtype)
+        return _core.column_moments_position_gradient(gradient, image, positions, packed, matrix, n_threads)
+
+    def rotation_invariants(self, moments: Array, cosine: Modes, sine: Modes, n_threads: int) -> Array:
+        rows = moments.reshape(-1, moments.shape[-1])  # copied where the leading axes do not collapse into one
+        return _core.rotation_invariants(rows, cosine, sine, n_threads).reshape(*moments.shape[:-1], len(cosine))
+
+    def rotate(self, moments: Array, partner: Modes, along: Float64, across: Float64, n_threads: int) -> Array:
+        rows = moments.reshape(-1, moments.shape[-1])
+        return _core.rotate(rows, partner, along, across, n_threads).reshape(moments.shape)
 
 
 class _Cuda:
@@ -153,8 +250,16 @@ class _Cuda:
         )
         return moments
 
+    def rotation_invariants(self, moments: Any, cosine: Modes, sine: Modes, n_threads: int) -> Any:
+        pairs = moments[..., cosine.tolist()], moments[..., sine.tolist()]
+        invariants = _arrays.hypot(*pairs)
+        signed = np.flatnonzero(cosine == sine).tolist()
+        invariants[..., signed] = pairs[0][..., signed]
+        return invariants
 
-_BACKENDS: dict[str, Kernels] = {"cpp": _Cpp(), "cuda": _Cuda(), "reference": _Reference()}
+
+_HOST: dict[str, HostKernels] = {"cpp": _Cpp(), "reference": _Reference()}
+_BACKENDS: dict[str, Kernels] = {"cpp": _HOST["cpp"], "cuda": _Cuda(), "reference": _HOST["reference"]}
 
 
 def select(array: Any, name: str, backend: str | None) -> Kernels:
@@ -168,6 +273,16 @@ def select(array: Any, name: str, backend: str | None) -> Kernels:
         expected = "CuPy array or torch CUDA tensor" if backend == "cuda" else "NumPy array"
         raise TypeError(f"{name}: backend {backend!r} expects a {expected}, got {type(array).__name__}")
     return _BACKENDS[backend]
+
+
+def select_host(array: Any, name: str, backend: str | None) -> HostKernels:
+    """Return the backend of a function that CUDA has not; ``backend`` overrides it."""
+    _arrays.check_host(name, array)
+    if backend is None:
+        return _HOST["cpp"]
+    if backend not in _HOST:
+        raise ValueError(f"backend: expected one of {', '.join(_HOST)}, got {backend!r}")
+    return _HOST[backend]
 
 
 def zernike_indices(n_max: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -18,6 +18,7 @@ where the Jacobi polynomial comes from its three-term recurrence [1]_; the facto
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -151,20 +152,45 @@ def sample_coordinates(positions: Float64, size: int, matrix: Float64) -> tuple[
     return rows, columns
 
 
-def extract_patches(image: Real, positions: Float64, size: int, matrix: Float64, interpolation: str) -> Real:
-    """Patches (N, P, P) of an image (H, W) around positions (N, 2), in the image's dtype; samples outside are 0."""
-    height, width = image.shape
+@dataclass(frozen=True)
+class Taps:
+    """Pixels that each patch sample reads, all (N, P, P): four neighbours and the shares of the second of each pair."""
+
+    inside: NDArray[np.bool_]
+    top: NDArray[np.int64]
+    bottom: NDArray[np.int64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    down: Real
+    across: Real
+
+
+def sample_taps(
+    shape: tuple[int, ...],
+    positions: Float64,
+    size: int,
+    matrix: Float64,
+    interpolation: str,
+    dtype: np.dtype[Any],
+) -> Taps:
+    """Pixels of an image of ``shape`` (H, W) that the samples of the patches around positions (N, 2) read."""
+    height, width = shape
     rows, columns = sample_coordinates(positions, size, matrix)
     inside = (rows >= 0) & (rows <= height - 1) & (columns >= 0) & (columns <= width - 1)
     rows, columns = np.where(inside, rows, 0.0), np.where(inside, columns, 0.0)
     if interpolation == "nearest":
         rows, columns = np.floor(rows + 0.5), np.floor(columns + 0.5)
     top, left = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
-    down, right = (rows - top).astype(image.dtype), (columns - left).astype(image.dtype)
-    bottom, end = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
-    first = image[top, left] + down * (image[bottom, left] - image[top, left])
-    second = image[top, end] + down * (image[bottom, end] - image[top, end])
-    patches: Real = np.where(inside, first + right * (second - first), image.dtype.type(0))
+    bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    return Taps(inside, top, bottom, left, right, (rows - top).astype(dtype), (columns - left).astype(dtype))
+
+
+def extract_patches(image: Real, positions: Float64, size: int, matrix: Float64, interpolation: str) -> Real:
+    """Patches (N, P, P) of an image (H, W) around positions (N, 2), in the image's dtype; samples outside are 0."""
+    t = sample_taps(image.shape, positions, size, matrix, interpolation, image.dtype)
+    first = image[t.top, t.left] + t.down * (image[t.bottom, t.left] - image[t.top, t.left])
+    second = image[t.top, t.right] + t.down * (image[t.bottom, t.right] - image[t.top, t.right])
+    patches: Real = np.where(t.inside, first + t.across * (second - first), image.dtype.type(0))
     return patches
 
 
@@ -185,3 +211,67 @@ def column_moments(
         patches = extract_patches(image, positions[part], size, matrix, interpolation)
         moments[part] = patch_moments(patches, weights)
     return moments
+
+
+def patch_moments_adjoint(gradient: Real, weights: Float64, size: int) -> Real:
+    """Patches (N, P, P) from a gradient (N, J): q[p, i] = sum_j g[p, j] w[j, i], in the gradient's dtype."""
+    patches: Real = (gradient @ weights.astype(gradient.dtype)).reshape(len(gradient), size, size)
+    return patches
+
+
+def column_moments_adjoint(
+    gradient: Real,
+    positions: Float64,
+    weights: Float64,
+    size: int,
+    matrix: Float64,
+    interpolation: str,
+    shape: tuple[int, int],
+) -> Real:
+    """Image (H, W) from a gradient (N, J): every sample of q goes to the pixels it was read from, by its shares."""
+    image = np.zeros(shape, dtype=gradient.dtype)
+    for start in range(0, len(positions), 256):  # bounds the memory, not the result
+        part = slice(start, start + 256)
+        t = sample_taps(shape, positions[part], size, matrix, interpolation, gradient.dtype)
+        q = np.where(t.inside, patch_moments_adjoint(gradient[part], weights, size), gradient.dtype.type(0))
+        np.add.at(image, (t.top, t.left), (1 - t.down) * (1 - t.across) * q)
+        np.add.at(image, (t.top, t.right), (1 - t.down) * t.across * q)
+        np.add.at(image, (t.bottom, t.left), t.down * (1 - t.across) * q)
+        np.add.at(image, (t.bottom, t.right), t.down * t.across * q)
+    return image
+
+
+def column_moments_position_gradient(
+    gradient: Real, image: Real, positions: Float64, weights: Float64, size: int, matrix: Float64
+) -> Float64:
+    """Gradient (N, 2) with respect to positions (N, 2): sum_i q[p, i] grad I at sample i, linear interpolation.
+
+    The slope of the image is that towards the next pixel, 0 on the last row and column and for samples outside.
+    """
+    slopes = np.zeros((len(positions), 2))
+    for start in range(0, len(positions), 256):  # bounds the memory, not the result
+        part = slice(start, start + 256)
+        t = sample_taps(image.shape, positions[part], size, matrix, "linear", image.dtype)
+        q = np.where(t.inside, patch_moments_adjoint(gradient[part], weights, size), gradient.dtype.type(0))
+        corner = image[t.bottom, t.right]
+        before, after = image[t.bottom, t.left] - image[t.top, t.left], corner - image[t.top, t.right]
+        upper, lower = image[t.top, t.right] - image[t.top, t.left], corner - image[t.bottom, t.left]
+        along_rows = q * (before + t.across * (after - before))
+        along_columns = q * (upper + t.down * (lower - upper))
+        slopes[part, 0] = along_rows.sum(axis=(1, 2), dtype=np.float64)
+        slopes[part, 1] = along_columns.sum(axis=(1, 2), dtype=np.float64)
+    return slopes
+
+
+def rotation_invariants(moments: Real, cosine: NDArray[np.int32], sine: NDArray[np.int32]) -> Real:
+    """Invariants (..., J') of moments (..., J): the modulus of the modes cosine[i] and sine[i]; signed where equal."""
+    invariants = np.hypot(moments[..., cosine], moments[..., sine])
+    signed = cosine == sine
+    invariants[..., signed] = moments[..., cosine[signed]]
+    return invariants
+
+
+def rotate(moments: Real, partner: NDArray[np.int32], along: Float64, across: Float64) -> Real:
+    """Moments (..., J) turned by an angle: along[j] a[j] + across[j] a[partner[j]], in the moments' dtype."""
+    rotated: Real = along.astype(moments.dtype) * moments + across.astype(moments.dtype) * moments[..., partner]
+    return rotated

@@ -105,14 +105,15 @@ class ZernikeBasis:
         return tuple((n, m) for n in range(self.n_max + 1) for m in range(n % 2, n + 1, 2))
 
     @cached_property
-    def _cosine(self) -> list[int]:
-        """Mode number of (n, +|m|) for every invariant."""
-        return [(n * (n + 2) + m) // 2 for n, m in self.invariant_labels]
+    def invariant_modes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Mode numbers of (n, +|m|) and of (n, -|m|) for every invariant, equal where m = 0; both (J',)."""
+        n, m = np.array(self.invariant_labels).T
+        return ((n * (n + 2) + m) // 2).astype(np.int32), ((n * (n + 2) - m) // 2).astype(np.int32)
 
     @cached_property
-    def _sine(self) -> list[int]:
-        """Mode number of (n, -|m|) for every invariant."""
-        return [(n * (n + 2) - m) // 2 for n, m in self.invariant_labels]
+    def _partner(self) -> NDArray[np.int32]:
+        """Mode number of (n, -m) for every mode."""
+        return ((self.n * (self.n + 2) - self.m) // 2).astype(np.int32)
 
     @cached_property
     def _polynomials(self) -> NDArray[np.float64]:
@@ -125,8 +126,13 @@ class ZernikeBasis:
         np.divide(integrated, share, out=values, where=share > 1e-14)
         return values
 
+    @cached_property
+    def _polynomial_table(self) -> _kernels.WeightTable:
+        """The polynomials in the place of the weights: their adjoint is the reconstruction."""
+        return _kernels.WeightTable(self._polynomials, self.size)
 
-def rotation_invariants(moments: Any, basis: ZernikeBasis) -> Any:
+
+def rotation_invariants(moments: Any, basis: ZernikeBasis, *, n_threads: int = 0, backend: str | None = None) -> Any:
     """Rotation-invariant coefficients: signed a_n0 where m = 0, the modulus of (a_n,+m, a_n,-m) otherwise.
 
     Parameters
@@ -135,6 +141,10 @@ def rotation_invariants(moments: Any, basis: ZernikeBasis) -> Any:
         Moments in the order of ``basis``; NumPy, CuPy or torch CUDA.
     basis : ZernikeBasis
         The basis they belong to.
+    n_threads : int
+        Threads on the CPU, 0 for all cores. The result does not depend on it.
+    backend : {None, "cpp", "cuda", "reference"}
+        For tests and benchmarks; None takes what fits the array.
 
     Returns
     -------
@@ -153,15 +163,14 @@ def rotation_invariants(moments: Any, basis: ZernikeBasis) -> Any:
     >>> rotation_invariants(np.array([[-2.0, 3.0, 4.0]]), basis).tolist()
     [[-2.0, 5.0]]
     """
+    kernels = _kernels.select(moments, "moments", backend)
     _arrays.check_moments(moments, basis.n_modes)
-    cosine, sine = moments[..., basis._cosine], moments[..., basis._sine]
-    invariants = _arrays.hypot(cosine, sine)
-    signed = [i for i, (_, m) in enumerate(basis.invariant_labels) if m == 0]
-    invariants[..., signed] = cosine[..., signed]
-    return invariants
+    return kernels.rotation_invariants(moments, *basis.invariant_modes, _arrays.check_threads(n_threads))
 
 
-def rotate(moments: NDArray[Any], basis: ZernikeBasis, angle: float) -> NDArray[Any]:
+def rotate(
+    moments: NDArray[Any], basis: ZernikeBasis, angle: float, *, n_threads: int = 0, backend: str | None = None
+) -> NDArray[Any]:
     """Moments of the same patches sampled along axes turned by ``angle``.
 
     The sample at polar angle theta is taken from theta + angle (theta = atan2(row, column)), so that
@@ -175,6 +184,10 @@ def rotate(moments: NDArray[Any], basis: ZernikeBasis, angle: float) -> NDArray[
         The basis they belong to.
     angle : float
         Angle in radians.
+    n_threads : int
+        Threads on the CPU, 0 for all cores. The result does not depend on it.
+    backend : {None, "cpp", "reference"}
+        For tests and benchmarks; None takes what fits the array.
 
     Returns
     -------
@@ -193,15 +206,17 @@ def rotate(moments: NDArray[Any], basis: ZernikeBasis, angle: float) -> NDArray[
     >>> np.round(rotate(np.array([[1.0, 0.0, 2.0]]), basis, np.pi / 2), 12).tolist()
     [[1.0, -2.0, 0.0]]
     """
-    _require_numpy("moments", moments, basis)
+    kernels = _kernels.select_host(moments, "moments", backend)
+    _arrays.check_moments(moments, basis.n_modes)
     turn = np.abs(basis.m) * _arrays.check_real("angle", angle)
-    partner = moments[..., (basis.n * (basis.n + 2) - basis.m) // 2]
-    cosine, sine = np.cos(turn).astype(moments.dtype), (np.sign(basis.m) * np.sin(turn)).astype(moments.dtype)
-    rotated: NDArray[Any] = cosine * moments + sine * partner
+    along, across = np.cos(turn), np.sign(basis.m) * np.sin(turn)
+    rotated: NDArray[Any] = kernels.rotate(moments, basis._partner, along, across, _arrays.check_threads(n_threads))
     return rotated
 
 
-def reconstruct(moments: NDArray[Any], basis: ZernikeBasis) -> NDArray[Any]:
+def reconstruct(
+    moments: NDArray[Any], basis: ZernikeBasis, *, n_threads: int = 0, backend: str | None = None
+) -> NDArray[Any]:
     """Evaluate sum_j a_j Z_j on the patch grid; zero outside the disk.
 
     Parameters
@@ -210,6 +225,10 @@ def reconstruct(moments: NDArray[Any], basis: ZernikeBasis) -> NDArray[Any]:
         Moments in the order of ``basis``.
     basis : ZernikeBasis
         The basis they belong to.
+    n_threads : int
+        Threads on the CPU, 0 for all cores. The result does not depend on it.
+    backend : {None, "cpp", "reference"}
+        For tests and benchmarks; None takes what fits the array.
 
     Returns
     -------
@@ -229,14 +248,11 @@ def reconstruct(moments: NDArray[Any], basis: ZernikeBasis) -> NDArray[Any]:
     >>> bool(np.allclose(reconstruct(moments, basis).reshape(1, -1) @ basis.weights.T, moments))
     True
     """
-    _require_numpy("moments", moments, basis)
+    kernels = _kernels.select_host(moments, "moments", backend)
+    _arrays.check_moments(moments, basis.n_modes)
     if moments.ndim != 2:
         raise ValueError(f"moments: expected shape (N, {basis.n_modes}), got {moments.shape}")
-    values = basis._polynomials.astype(moments.dtype)
-    patches: NDArray[Any] = (moments @ values).reshape(len(moments), basis.size, basis.size)
+    patches: NDArray[Any] = kernels.patch_moments_adjoint(
+        moments, basis._polynomial_table, _arrays.check_threads(n_threads)
+    )
     return patches
-
-
-def _require_numpy(name: str, moments: Any, basis: ZernikeBasis) -> None:
-    if _arrays.check_moments(moments, basis.n_modes) != "numpy":
-        raise TypeError(f"{name}: expected a NumPy array, got {type(moments).__name__}; copy it to the host first")

@@ -28,6 +28,16 @@ struct PatchesView {
     Index column_stride;
 };
 
+// Moments a[row, mode], or a gradient with respect to them: one row per patch or column.
+template <class T>
+struct MomentsView {
+    const T* data;     // (count, modes)
+    Index count;
+    Index modes;
+    Index row_stride;
+    Index mode_stride;
+};
+
 // Positions, C-contiguous (row, column) pairs in pixels, pixel centres at integers.
 struct PositionsView {
     const double* data;  // (count, 2)
