@@ -3,7 +3,7 @@
 //   sample.hpp        image -> rows of a patch    bilinear or nearest, zero outside
 //   fold.hpp          rows -> panel               folded planes of the patches, a patch per lane
 //   multiply.hpp      panel x table -> moments
-//   next_patches.hpp  fetches ahead
+//   fetch_ahead.hpp   the memory of the next panel
 //
 // Every patch passes through the same operations whatever its lane, so results do not depend on panels or threads.
 #include "kernels.hpp"
@@ -13,7 +13,7 @@
 
 #include "fold.hpp"
 #include "multiply.hpp"
-#include "next_patches.hpp"
+#include "fetch_ahead.hpp"
 #include "sample.hpp"
 
 namespace contextem {
@@ -58,13 +58,14 @@ void stage_patches(const MomentTable<T>& table, const Source& source, Workspace<
 // Takes the patches of a panel to their moments. stage(first, count) puts lanes<T> patches from `first` on into the
 // panel, of which `count` count; moments_of(i) tells where the moments of patch i belong.
 template <class T, class Stage, class MomentsOf>
-void panel_moments(const MomentTable<T>& table, Index count, Workspace<T>& work, NextPatches<T>& next,
+void panel_moments(const MomentTable<T>& table, Index count, Workspace<T>& work, FetchAhead<T>& ahead,
                    const Stage& stage, const MomentsOf& moments_of) {
     const auto some = [count](Index first) { return count - first < lanes<T> ? count - first : lanes<T>; };
     for (Index first = 0; first < count; first += lanes<T>) {
         stage(first, some(first));
     }
-    multiply_panel(table, work.panel, work.sums, next);
+    multiply_panel(table, work.panel, work.sums, ahead);
+    ahead.finish();
     for (Index first = 0; first < count; first += lanes<T>) {
         T* rows[static_cast<std::size_t>(lanes<T>)];
         for (Index i = 0; i < some(first); ++i) {
@@ -97,13 +98,14 @@ void patch_range(const PatchesView<T>& patches, const MomentTable<T>& table, Ind
         return plain && first * patches.patch_stride >= margin &&
                (patches.count - 1 - last) * patches.patch_stride >= margin;
     };
-    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-    const bool dense = plain && patches.row_stride == size;
     for (Index start = begin; start < end; start += panel_patches<T>()) {
-        NextPatches<T> next(dense ? (size * size + 2 * line - 1) / (2 * line) : size,
-                            dense ? 2 * line : patches.row_stride, dense ? line : size - 1);
+        FetchAhead<T> ahead;
         for (Index p = start + panel_patches<T>(); plain && p < end && p < start + 2 * panel_patches<T>(); ++p) {
-            next.add(patch_at(p));
+            if (patches.row_stride == size) {
+                ahead.add(patch_at(p), size * size);
+            } else {
+                ahead.add(patch_at(p), size, patches.row_stride, size - 1);
+            }
         }
         const auto stage = [&](Index first, Index count) {
             RowsInPlace<T> rows = {{}, patches.row_stride, size};
@@ -123,7 +125,7 @@ void patch_range(const PatchesView<T>& patches, const MomentTable<T>& table, Ind
             };
             stage_patches(table, RowsWritten<T, decltype(copy)>{work, copy}, work, first);
         };
-        panel_moments(table, panel_count<T>(start, end), work, next, stage,
+        panel_moments(table, panel_count<T>(start, end), work, ahead, stage,
                       [&](Index i) { return moments + (start + i) * table.n_modes; });
     }
 }
@@ -132,13 +134,15 @@ template <class T>
 void column_range(const ImageView<T>& image, const PositionsView& positions, const Index* order, const PatchGrid& grid,
                   const MomentTable<T>& table, Index begin, Index end, Workspace<T>& work, T* moments) {
     const Index margin = fold_margin(table);
+    ColumnsAhead<T> columns_ahead(image, grid, positions.count);
     const bool unit = grid.unit() && image.column_stride == 1;
     const T* const first_pixel = image.data + margin;
     const T* const last_pixel = image.data + (image.rows - 1) * image.row_stride + image.columns - 1 - margin;
     for (Index start = begin; start < end; start += panel_patches<T>()) {
-        NextPatches<T> next(grid.size, image.row_stride, 0);
+        FetchAhead<T> ahead;
         for (Index p = start + panel_patches<T>(); p < end && p < start + 2 * panel_patches<T>(); ++p) {
-            next.add(top_right(image, grid, positions.data + 2 * order[p]));
+            columns_ahead.add(positions.data + 2 * order[p], ahead);
+            ahead.add(moments + order[p] * table.n_modes, table.n_modes);
         }
         const auto stage = [&](Index first, Index count) {
             const auto position = [&](Index i) {  // the lanes left over repeat a patch
@@ -165,7 +169,7 @@ void column_range(const ImageView<T>& image, const PositionsView& positions, con
             };
             stage_patches(table, RowsWritten<T, decltype(sample)>{work, sample}, work, first);
         };
-        panel_moments(table, panel_count<T>(start, end), work, next, stage,
+        panel_moments(table, panel_count<T>(start, end), work, ahead, stage,
                       [&](Index i) { return moments + order[start + i] * table.n_modes; });
     }
 }

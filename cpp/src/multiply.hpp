@@ -14,7 +14,7 @@
 #include "contextem/moments.hpp"
 #include "fold.hpp"
 #include "kernels.hpp"
-#include "next_patches.hpp"
+#include "fetch_ahead.hpp"
 #include "simd.hpp"
 
 namespace contextem {
@@ -24,7 +24,7 @@ constexpr int max_modes = CONTEXTEM_VECTOR_BYTES == 64 ? 12 : 6;  // two registe
 
 // Modes [mode, mode + n_modes) of a block.
 template <int n_modes, Exchange exchange, class T>
-void multiply(const TableBlock<T>& block, Index mode, const T* plane, T* sums, NextPatches<T>& next) {
+void multiply(const TableBlock<T>& block, Index mode, const T* plane, T* sums, FetchAhead<T>& ahead) {
     Vec<T> sum[n_modes][panel_vectors];
 #pragma GCC unroll 12
     for (int j = 0; j < n_modes; ++j) {
@@ -37,7 +37,7 @@ void multiply(const TableBlock<T>& block, Index mode, const T* plane, T* sums, N
     const T* weights = block.weights.data() + mode;
     const SamplePair* const end = block.samples.data() + block.samples.size();
     for (const SamplePair* sample = block.samples.data(); sample != end; ++sample, weights += width) {
-        next.fetch();
+        ahead.fetch();
         Vec<T> value[panel_vectors];
         for (int v = 0; v < panel_vectors; ++v) {
             value[v] = load(plane + sample->here * panel_patches<T>() + v * lanes<T>);
@@ -64,7 +64,7 @@ void multiply(const TableBlock<T>& block, Index mode, const T* plane, T* sums, N
 }
 
 template <class T>
-using Multiply = void (*)(const TableBlock<T>&, Index mode, const T* plane, T* sums, NextPatches<T>& next);
+using Multiply = void (*)(const TableBlock<T>&, Index mode, const T* plane, T* sums, FetchAhead<T>& ahead);
 
 // The instances for 1, 2, .. max_modes modes.
 template <Exchange exchange, class T, std::size_t... I>
@@ -73,7 +73,7 @@ constexpr std::array<Multiply<T>, max_modes> instances(std::index_sequence<I...>
 }
 
 template <class T>
-void multiply_panel(const MomentTable<T>& table, const T* panel, T* sums, NextPatches<T>& next) {
+void multiply_panel(const MomentTable<T>& table, const T* panel, T* sums, FetchAhead<T>& ahead) {
     constexpr auto counts = std::make_index_sequence<max_modes>();
     static constexpr std::array<Multiply<T>, max_modes> by_exchange[] = {
         instances<Exchange::none, T>(counts), instances<Exchange::even, T>(counts), instances<Exchange::odd, T>(counts)};
@@ -85,7 +85,7 @@ void multiply_panel(const MomentTable<T>& table, const T* panel, T* sums, NextPa
             const Index begin = count * pass / passes;
             const Index end = count * (pass + 1) / passes;
             by_exchange[static_cast<int>(block.exchange)][static_cast<std::size_t>(end - begin - 1)](
-                block, begin, plane, sums, next);
+                block, begin, plane, sums, ahead);
         }
     }
 }

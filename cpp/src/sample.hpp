@@ -286,15 +286,5 @@ private:
     bool permutes_ = false;
 };
 
-// The pixel of the last column of a patch's first row, near enough to ask for its memory.
-template <class T>
-const T* top_right(const ImageView<T>& image, const PatchGrid& grid, const double* position) {
-    const auto clamp = [](double coordinate, Index extent) {
-        return static_cast<Index>(std::min(std::max(coordinate, 0.0), static_cast<double>(extent - 1)));
-    };
-    return image.data + clamp(position[0] - grid.half(), image.rows) * image.row_stride +
-           clamp(position[1] + grid.half(), image.columns) * image.column_stride;
-}
-
 }  // namespace
 }  // namespace contextem

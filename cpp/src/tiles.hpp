@@ -10,10 +10,11 @@
 
 namespace contextem {
 
+constexpr Index tile_rows = 32;
+constexpr Index tile_columns = 64;
+
 inline std::vector<Index> order_by_tile(const PositionsView& positions,  // (N, 2)
                                         Index rows, Index columns) {
-    constexpr Index tile_rows = 32;
-    constexpr Index tile_columns = 64;
     constexpr Index few = 256;  // not worth a pass over the tiles
     std::vector<Index> order(static_cast<std::size_t>(positions.count));
     if (positions.count < few) {

@@ -119,9 +119,10 @@ def check_positions(positions: ArrayLike) -> NDArray[np.float64]:
     if array.dtype.kind not in "fiu":
         raise TypeError(f"positions: expected real numbers (row, column), got {array.dtype}")
     array = np.ascontiguousarray(array, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if bad.size:
-        raise ValueError(f"positions: expected finite numbers, got {array[bad[0]].tolist()} in row {bad[0]}; remove it")
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = int(np.argmin(finite.all(axis=1)))
+        raise ValueError(f"positions: expected finite numbers, got {array[bad].tolist()} in row {bad}; remove it")
     return array
 
 
