@@ -40,7 +40,7 @@ public:
         now_.start += now_.stride;
         if (--now_.steps == 0) {
             ++number_;
-            now_ = number_ < count_ ? part_[number_] : Part{};
+            now_ = number_ < count_ ? part_[number_] : nothing;
         }
     }
 
@@ -54,15 +54,17 @@ public:
 private:
     static constexpr Index capacity = 6 * panel_patches<T>();
     struct Part {
-        const T* start = nullptr;  // asking for no address at all is allowed
-        Index steps = 0;
-        Index stride = 0;
-        Index second = 0;
+        const T* start;
+        Index steps;
+        Index stride;
+        Index second;
     };
+
+    static constexpr Part nothing = {nullptr, 0, 0, 0};  // asking for no address at all is allowed
 
     Index count_ = 0;
     Index number_ = 0;
-    Part now_;
+    Part now_ = nothing;
     Part part_[static_cast<std::size_t>(capacity)];
 };
 

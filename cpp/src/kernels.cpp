@@ -175,20 +175,26 @@ void column_range(const ImageView<T>& image, const PositionsView& positions, con
 }
 
 template <class T>
-void extract_range(const ImageView<T>& image, const PositionsView& positions, const PatchGrid& grid, Index begin,
-                   Index end, Workspace<T>& work, T* patches) {
-    for (Index p = begin; p < end; ++p) {
-        Sampler<T> sampler(image, grid, positions.data + 2 * p, 0, work);
-        T* out = patches + p * grid.size * grid.size;
-        if (!sampler.writes_whole_vectors() || grid.size % lanes<T> == 0) {
-            sampler.rows(0, grid.size, out, grid.size);
-            continue;
-        }
-        for (Index k = 0; k < grid.size; ++k, out += grid.size) {
-            sampler.rows(k, 1, work.rows, work.row_pitch);
-            std::memcpy(out, work.rows, static_cast<std::size_t>(grid.size) * sizeof(T));
+void extract_range(const ImageView<T>& image, const PositionsView& positions, const Index* order, const PatchGrid& grid,
+                   Index begin, Index end, bool past_caches, Workspace<T>& work, T* patches) {
+    const Index size = grid.size;
+    const bool aligned = size % lanes<T> == 0 && reinterpret_cast<std::uintptr_t>(patches) % sizeof(Vec<T>) == 0;
+    for (Index number = begin; number < end; ++number) {
+        const Index p = order[number];
+        const Sampler<T> sampler(image, grid, positions.data + 2 * p, 0, work);
+        T* out = patches + p * size * size;
+        if (sampler.inside() && aligned && past_caches) {
+            sampler.stream_patch(out);
+        } else if (sampler.inside() || size % lanes<T> == 0) {
+            sampler.rows(0, size, out, size);
+        } else {
+            for (Index k = 0; k < size; ++k, out += size) {
+                sampler.rows(k, 1, work.rows, work.row_pitch);
+                std::memcpy(out, work.rows, static_cast<std::size_t>(size) * sizeof(T));
+            }
         }
     }
+    stream_fence();
 }
 
 template <class T>

@@ -39,12 +39,12 @@ private:
     AlignedVector<Index> windows_;
 };
 
-// Each function works on the patches [begin, end), column_moments on order[begin, end); none allocates or throws.
+// Each function works on the patches [begin, end), those of columns on order[begin, end); none allocates or throws.
 template <class T>
 struct Kernels {
     Index lanes;  // patches per vector register
-    void (*extract_patches)(const ImageView<T>&, const PositionsView&, const PatchGrid&, Index begin, Index end,
-                            Workspace<T>&, T* patches);
+    void (*extract_patches)(const ImageView<T>&, const PositionsView&, const Index* order, const PatchGrid&,
+                            Index begin, Index end, bool past_caches, Workspace<T>&, T* patches);
     void (*patch_moments)(const PatchesView<T>&, const MomentTable<T>&, Index begin, Index end, Workspace<T>&,
                           T* moments);
     void (*column_moments)(const ImageView<T>&, const PositionsView&, const Index* order, const PatchGrid&,

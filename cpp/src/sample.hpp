@@ -130,9 +130,9 @@ public:
 
     // Writes rows [first, first + count) of the patch, `stride` apart. A row may be written up to the next multiple of
     // lanes<T> values, but for a patch of scale 1 that lies inside the image.
-    void rows(Index first, Index count, T* out, Index stride) {
+    void rows(Index first, Index count, T* out, Index stride) const {
         if (way_ == Way::unit) {
-            unit_rows(first, count, out, stride);
+            unit_rows(first, count, out, stride, [](T* to, Vec<T> value) { store(to, value); });
             return;
         }
         if (way_ == Way::separable) {
@@ -147,33 +147,49 @@ public:
         }
     }
 
-    bool writes_whole_vectors() const { return way_ != Way::unit; }
+    bool inside() const { return way_ == Way::unit; }
+
+    // The whole patch of a position inside the image past the caches, to a place where every vector is aligned.
+    void stream_patch(T* out) const {
+        unit_rows(0, grid_.size, out, grid_.size, [](T* to, Vec<T> value) { stream(to, value); });
+    }
 
 private:
     enum class Way { unit, separable, general };
 
     // A pixel row is blended along the columns once and used twice. The last vector overlaps the one before it, so that
     // nothing beyond the patch is read or written; a neighbour without a share is not read.
-    void unit_rows(Index first, Index count, T* out, Index stride) const {
+    template <class Put>
+    void unit_rows(Index first, Index count, T* out, Index stride, const Put& put) const {
         const Index size = grid_.size;
         const Index next_row = image_.row_stride;
+        const auto column_at = [&](Index start) { return start + lanes<T> <= size ? start : size - lanes<T>; };
+        if (unit_.on_pixels()) {
+            const T* pixel = unit_.corner + first * next_row;
+            for (Index k = 0; k < count; ++k, pixel += next_row, out += stride) {
+                for (Index start = 0; start < size; start += lanes<T>) {
+                    put(out + column_at(start), load(pixel + column_at(start)));
+                }
+            }
+            return;
+        }
         const Index next_column = unit_.right > T(0) ? 1 : 0;
         const Index inner = unit_.down > T(0) || first + count < size ? count : count - 1;  // rows whose next one is read
         const Vec<T> down = splat(unit_.down);
         const Vec<T> right = splat(unit_.right);
         for (Index start = 0; start < size; start += lanes<T>) {
-            const Index column = start + lanes<T> <= size ? start : size - lanes<T>;
+            const Index column = column_at(start);
             const T* pixel = unit_.corner + first * next_row + column;
             T* to = out + column;
             Vec<T> upper = blend_vectors<T>(load(pixel), load(pixel + next_column), right);
             for (Index k = 0; k < inner; ++k, to += stride) {
                 pixel += next_row;
                 const Vec<T> lower = blend_vectors<T>(load(pixel), load(pixel + next_column), right);
-                store(to, blend_vectors<T>(upper, lower, down));
+                put(to, blend_vectors<T>(upper, lower, down));
                 upper = lower;
             }
             if (inner < count) {
-                store(to, upper);
+                put(to, upper);
             }
         }
     }

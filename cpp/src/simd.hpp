@@ -9,7 +9,7 @@
 
 #include "contextem/view.hpp"
 
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -49,6 +49,30 @@ CONTEXTEM_INLINE Vec<T> load(const T* pointer) {
 template <class T>
 CONTEXTEM_INLINE void store(T* pointer, Vec<T> value) {
     __builtin_memcpy(pointer, &value, sizeof value);
+}
+
+// A store past the caches, for results that are too large for them: the line written to is not read first. The address
+// is a multiple of the vector's size; stream_fence orders such stores before whatever follows.
+#if defined(__AVX512F__)
+CONTEXTEM_INLINE void stream(float* pointer, Vec<float> value) { _mm512_stream_ps(pointer, value); }
+CONTEXTEM_INLINE void stream(double* pointer, Vec<double> value) { _mm512_stream_pd(pointer, value); }
+#elif defined(__AVX2__)
+CONTEXTEM_INLINE void stream(float* pointer, Vec<float> value) { _mm256_stream_ps(pointer, value); }
+CONTEXTEM_INLINE void stream(double* pointer, Vec<double> value) { _mm256_stream_pd(pointer, value); }
+#elif defined(__SSE2__)
+CONTEXTEM_INLINE void stream(float* pointer, Vec<float> value) { _mm_stream_ps(pointer, value); }
+CONTEXTEM_INLINE void stream(double* pointer, Vec<double> value) { _mm_stream_pd(pointer, value); }
+#else
+template <class T>
+CONTEXTEM_INLINE void stream(T* pointer, Vec<T> value) {
+    store(pointer, value);
+}
+#endif
+
+CONTEXTEM_INLINE void stream_fence() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 template <class T, std::size_t... I>

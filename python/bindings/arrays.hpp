@@ -7,6 +7,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "contextem/sampling.hpp"
 #include "contextem/view.hpp"
@@ -69,6 +70,20 @@ MomentsView<T> moments_view(const char* name, const py::array& moments, Index mo
     }
     return {static_cast<const T*>(moments.data()), moments.shape(0), modes, stride(name, moments, 0),
             stride(name, moments, 1)};
+}
+
+// An array whose data starts on a cache line: a view of a slightly larger one, since NumPy aligns to 16 bytes.
+template <class T>
+py::array_t<T> aligned_array(const std::vector<Index>& shape) {
+    Index count = 1;
+    for (const Index extent : shape) {
+        count *= extent;
+    }
+    constexpr std::uintptr_t line = 64;
+    py::array_t<T> block(count + static_cast<Index>(line / sizeof(T)));
+    T* data = block.mutable_data();
+    data += (line - reinterpret_cast<std::uintptr_t>(data) % line) % line / sizeof(T);
+    return py::array_t<T>(shape, data, block);
 }
 
 using DoubleArray = py::array_t<double, py::array::c_style>;

@@ -48,7 +48,7 @@ py::array extract(const py::array& image, const DoubleArray& positions, Index si
         const ImageView<T> view = image_view<T>(image);
         const PositionsView centres = positions_view(positions);
         const PatchGrid grid = patch_grid(size, matrix, nearest);
-        py::array_t<T> patches({centres.count, size, size});
+        py::array_t<T> patches = aligned_array<T>({centres.count, size, size});
         T* out = patches.mutable_data();
         {
             py::gil_scoped_release without_gil;
@@ -63,7 +63,7 @@ py::array moments_of_patches(const py::array& patches, const Table& table, int n
         using T = decltype(zero);
         const MomentTable<T>& packed = table_of<T>(table);
         const PatchesView<T> view = patches_view<T>(patches, packed.size);
-        py::array_t<T> moments({view.count, packed.n_modes});
+        py::array_t<T> moments = aligned_array<T>({view.count, packed.n_modes});
         T* out = moments.mutable_data();
         {
             py::gil_scoped_release without_gil;
@@ -81,7 +81,7 @@ py::array moments_of_columns(const py::array& image, const DoubleArray& position
         const ImageView<T> view = image_view<T>(image);
         const PositionsView centres = positions_view(positions);
         const PatchGrid grid = patch_grid(packed.size, matrix, nearest);
-        py::array_t<T> moments({centres.count, packed.n_modes});
+        py::array_t<T> moments = aligned_array<T>({centres.count, packed.n_modes});
         T* out = moments.mutable_data();
         {
             py::gil_scoped_release without_gil;
