@@ -1,7 +1,8 @@
-// The three kernels, compiled once per instruction set (see CMakeLists.txt); all but the last function is local.
+// The kernels on patches and columns, compiled once per instruction set (see CMakeLists.txt); all but the last function is local.
 //
 //   sample.hpp        image -> rows of a patch    bilinear or nearest, zero outside
 //   fold.hpp          rows -> panel               folded planes of the patches, a patch per lane
+//   dense.hpp         image -> panel              the same for the patches of neighbouring pixels
 //   multiply.hpp      panel x table -> moments
 //   fetch_ahead.hpp   the memory of the next panel
 //
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <optional>
 
+#include "dense.hpp"
 #include "fold.hpp"
 #include "multiply.hpp"
 #include "fetch_ahead.hpp"
@@ -55,24 +57,30 @@ void stage_patches(const MomentTable<T>& table, const Source& source, Workspace<
     }
 }
 
+// moments_of(i) tells where the moments of patch i of the panel belong.
+template <class T, class MomentsOf>
+void write_panel(Index n_modes, Index count, const T* sums, const MomentsOf& moments_of) {
+    for (Index first = 0; first < count; first += lanes<T>) {
+        const Index some = count - first < lanes<T> ? count - first : lanes<T>;
+        T* rows[static_cast<std::size_t>(lanes<T>)];
+        for (Index i = 0; i < some; ++i) {
+            rows[i] = moments_of(first + i);
+        }
+        write_moments(n_modes, sums + first, rows, some);
+    }
+}
+
 // Takes the patches of a panel to their moments. stage(first, count) puts lanes<T> patches from `first` on into the
-// panel, of which `count` count; moments_of(i) tells where the moments of patch i belong.
+// panel, of which `count` count.
 template <class T, class Stage, class MomentsOf>
 void panel_moments(const MomentTable<T>& table, Index count, Workspace<T>& work, FetchAhead<T>& ahead,
                    const Stage& stage, const MomentsOf& moments_of) {
-    const auto some = [count](Index first) { return count - first < lanes<T> ? count - first : lanes<T>; };
     for (Index first = 0; first < count; first += lanes<T>) {
-        stage(first, some(first));
+        stage(first, count - first < lanes<T> ? count - first : lanes<T>);
     }
     multiply_panel(table, work.panel, work.sums, ahead);
     ahead.finish();
-    for (Index first = 0; first < count; first += lanes<T>) {
-        T* rows[static_cast<std::size_t>(lanes<T>)];
-        for (Index i = 0; i < some(first); ++i) {
-            rows[i] = moments_of(first + i);
-        }
-        write_moments(table.n_modes, work.sums + first, rows, some(first));
-    }
+    write_panel(table.n_modes, count, work.sums, moments_of);
 }
 
 template <class T>
@@ -198,7 +206,26 @@ void extract_range(const ImageView<T>& image, const PositionsView& positions, co
 }
 
 template <class T>
-constexpr Kernels<T> all = {lanes<T>, extract_range<T>, patch_range<T>, column_range<T>};
+void dense_range(const ImageView<T>& padded, const MomentTable<T>& table, Index columns, Index begin, Index end,
+                 Workspace<T>& work, T* moments) {
+    for (Index row = begin; row < end; ++row) {
+        for (Index start = 0; start < columns; start += panel_patches<T>()) {
+            const T* corner = padded.data + row * padded.row_stride + start;
+            if (table.folded) {
+                fold_neighbours(table, corner, padded.row_stride, work.segments, work.panel);
+            } else {
+                lay_out_neighbours(table, corner, padded.row_stride, work.panel);
+            }
+            FetchAhead<T> nothing;
+            multiply_panel(table, work.panel, work.sums, nothing);
+            write_panel(table.n_modes, panel_count<T>(start, columns), work.sums,
+                        [&](Index i) { return moments + (row * columns + start + i) * table.n_modes; });
+        }
+    }
+}
+
+template <class T>
+constexpr Kernels<T> all = {lanes<T>, extract_range<T>, patch_range<T>, column_range<T>, dense_range<T>};
 
 }  // namespace
 

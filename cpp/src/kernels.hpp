@@ -49,6 +49,9 @@ struct Kernels {
                           T* moments);
     void (*column_moments)(const ImageView<T>&, const PositionsView&, const Index* order, const PatchGrid&,
                            const MomentTable<T>&, Index begin, Index end, Workspace<T>&, T* moments);
+    // rows [begin, end) of the result; the image has P / 2 zeros more on every side and a panel more at the right
+    void (*dense_moments)(const ImageView<T>& padded, const MomentTable<T>&, Index columns, Index begin, Index end,
+                          Workspace<T>&, T* moments);
 };
 
 struct InstructionSet {

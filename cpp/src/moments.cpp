@@ -123,6 +123,26 @@ void column_moments(const ImageView<T>& image, const PositionsView& positions, c
     });
 }
 
+template <class T>
+void dense_moments(const ImageView<T>& image, const MomentTable<T>& table, int n_threads, T* moments) {
+    const Kernels<T>& kernel = kernels<T>();
+    const Index before = (table.size - 1) / 2;
+    const Index panel = panel_vectors * kernel.lanes;
+    const Index columns = (image.columns + panel - 1) / panel * panel + table.size + panel;
+    AlignedVector<T> values(position((image.rows + table.size) * columns), T(0));
+    for (Index row = 0; row < image.rows; ++row) {
+        T* out = values.data() + (row + before) * columns + before;
+        for (Index column = 0; column < image.columns; ++column) {
+            out[column] = image.data[row * image.row_stride + column * image.column_stride];
+        }
+    }
+    const ImageView<T> padded = {values.data(), image.rows + table.size, columns, columns, 1};
+    parallel_for(image.rows, 1, n_threads, [&](Index begin, Index end) {
+        Workspace<T> work(table, kernel.lanes);
+        kernel.dense_moments(padded, table, image.columns, begin, end, work, moments);
+    });
+}
+
 template struct MomentTable<float>;
 template struct MomentTable<double>;
 template void patch_moments(const PatchesView<float>&, const MomentTable<float>&, int, float*);
@@ -131,5 +151,7 @@ template void column_moments(const ImageView<float>&, const PositionsView&, cons
                              const MomentTable<float>&, int, float*);
 template void column_moments(const ImageView<double>&, const PositionsView&, const PatchGrid&,
                              const MomentTable<double>&, int, double*);
+template void dense_moments(const ImageView<float>&, const MomentTable<float>&, int, float*);
+template void dense_moments(const ImageView<double>&, const MomentTable<double>&, int, double*);
 
 }  // namespace contextem

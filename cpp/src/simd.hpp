@@ -112,21 +112,21 @@ CONTEXTEM_INLINE Vec<double> pick(const double* window, PickIndex<double> index)
 }
 #elif defined(__AVX2__)
 template <class T>
-using PickIndex = std::conditional_t<sizeof(T) == 4, __m256i, __m128i>;
+struct PickIndex {
+    __m256i lane;  // 32 bits each; doubles use the lower half
+};
 template <class T>
 CONTEXTEM_INLINE PickIndex<T> pick_index(const std::int32_t* index, Index from) {
-    const auto start = static_cast<std::int32_t>(from);
-    if constexpr (sizeof(T) == 4) {
-        return _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), _mm256_set1_epi32(start));
-    } else {
-        return _mm_sub_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index)), _mm_set1_epi32(start));
-    }
+    const __m256i start = _mm256_set1_epi32(static_cast<std::int32_t>(from));
+    return {_mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), start)};
 }
 CONTEXTEM_INLINE Vec<float> pick(const float* window, PickIndex<float> index) {
-    return _mm256_i32gather_ps(window, index, 4);
+    const __m256 all = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), window, index.lane, all, 4);
 }
 CONTEXTEM_INLINE Vec<double> pick(const double* window, PickIndex<double> index) {
-    return _mm256_i32gather_pd(window, index, 8);
+    const __m256d all = _mm256_castsi256_pd(_mm256_set1_epi32(-1));
+    return _mm256_mask_i32gather_pd(_mm256_setzero_pd(), window, _mm256_castsi256_si128(index.lane), all, 8);
 }
 #else
 template <class T>

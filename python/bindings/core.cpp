@@ -125,6 +125,21 @@ void copy_float32(const FloatArray& source, FloatArray& target, Index passes) {
     copy_values(from, count, passes, to);
 }
 
+py::array moments_at_every_pixel(const py::array& image, const Table& table, int n_threads) {
+    return with_real_type("image", image.dtype(), [&](auto zero) -> py::array {
+        using T = decltype(zero);
+        const MomentTable<T>& packed = table_of<T>(table);
+        const ImageView<T> view = image_view<T>(image);
+        py::array_t<T> moments = aligned_array<T>({view.rows, view.columns, packed.n_modes});
+        T* out = moments.mutable_data();
+        {
+            py::gil_scoped_release without_gil;
+            dense_moments(view, packed, n_threads, out);
+        }
+        return moments;
+    });
+}
+
 py::array indices(int n_max) {
     const ZernikeIndices modes = zernike_indices(n_max);
     const Index count = mode_count(n_max);
@@ -192,6 +207,8 @@ PYBIND11_MODULE(_core, module) {
     module.def("column_moments", &moments_of_columns, py::arg("image"), py::arg("positions").noconvert(),
                py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("n_threads"),
                "Moments (N, J) of the patches around positions (N, 2).");
+    module.def("dense_moments", &moments_at_every_pixel, py::arg("image"), py::arg("table"), py::arg("n_threads"),
+               "Moments (H, W, J) of the patches around every pixel.");
 
     define_adjoint(module);
     define_rotation(module);

@@ -69,4 +69,12 @@ void column_moments(const ImageView<T>& image,       // (rows, columns)
                     int n_threads,
                     T* moments);                     // (N, J)
 
+// Moments at every pixel: those of the patch whose sample (k, l) is pixel (row + k, column + l) - (P - 1) / 2, rounded
+// down; pixels outside of the image count as 0.
+template <class T>
+void dense_moments(const ImageView<T>& image,  // (rows, columns)
+                   const MomentTable<T>& table,
+                   int n_threads,
+                   T* moments);                // (rows, columns, J)
+
 }  // namespace contextem
