@@ -226,46 +226,40 @@ CONTEXTEM_INLINE void transpose_blocks(Vec<double>* v, std::index_sequence<I...>
     v[1] = __builtin_shufflevector(first, second, static_cast<int>(I / 2 * 2 + 1 + I % 2 * sizeof...(I))...);
 }
 
-// Exchanges the 16-byte blocks of vectors that lie `step` apart, as if each block were one value of a square.
-#if defined(__AVX512F__)
-template <int blocks>
-CONTEXTEM_INLINE Vec<float> take_blocks(Vec<float> a, Vec<float> b) {
-    return _mm512_shuffle_f32x4(a, b, blocks);
+// A vector of 16-byte blocks of two: blocks of a count from 0, those of b go on.
+template <class T, int... block, std::size_t... I>
+CONTEXTEM_INLINE Vec<T> take_blocks(Vec<T> a, Vec<T> b, std::integer_sequence<int, block...>, std::index_sequence<I...>) {
+    constexpr int side = 16 / static_cast<int>(sizeof(T));
+    constexpr int blocks[] = {block...};
+    return __builtin_shufflevector(a, b, (blocks[I / side] * side + static_cast<int>(I) % side)...);
 }
-template <int blocks>
-CONTEXTEM_INLINE Vec<double> take_blocks(Vec<double> a, Vec<double> b) {
-    return _mm512_shuffle_f64x2(a, b, blocks);
+
+template <class T, int... block>
+CONTEXTEM_INLINE Vec<T> take_blocks(Vec<T> a, Vec<T> b) {
+    return take_blocks<T>(a, b, std::integer_sequence<int, block...>(), std::make_index_sequence<lanes<T>>());
 }
+
+// Transposes the square of 16-byte blocks of vectors that lie `step` apart.
 template <class T>
-CONTEXTEM_INLINE void exchange_blocks(Vec<T>* v, int step) {
-    const Vec<T> first_low = take_blocks<0x44>(v[0], v[step]);  // blocks 0 1 of both
-    const Vec<T> first_high = take_blocks<0xee>(v[0], v[step]);
-    const Vec<T> second_low = take_blocks<0x44>(v[2 * step], v[3 * step]);
-    const Vec<T> second_high = take_blocks<0xee>(v[2 * step], v[3 * step]);
-    v[0] = take_blocks<0x88>(first_low, second_low);  // blocks 0 2 of both
-    v[step] = take_blocks<0xdd>(first_low, second_low);
-    v[2 * step] = take_blocks<0x88>(first_high, second_high);
-    v[3 * step] = take_blocks<0xdd>(first_high, second_high);
-}
-#elif defined(__AVX2__)
-template <int blocks>
-CONTEXTEM_INLINE Vec<float> take_blocks(Vec<float> a, Vec<float> b) {
-    return _mm256_permute2f128_ps(a, b, blocks);
-}
-template <int blocks>
-CONTEXTEM_INLINE Vec<double> take_blocks(Vec<double> a, Vec<double> b) {
-    return _mm256_permute2f128_pd(a, b, blocks);
-}
-template <class T>
-CONTEXTEM_INLINE void exchange_blocks(Vec<T>* v, int step) {
-    const Vec<T> low = take_blocks<0x20>(v[0], v[step]);
-    v[step] = take_blocks<0x31>(v[0], v[step]);
+CONTEXTEM_INLINE void transpose_square_of_blocks(Vec<T>* v, int step) {
+#if CONTEXTEM_VECTOR_BYTES == 64
+    const Vec<T> first_low = take_blocks<T, 0, 1, 4, 5>(v[0], v[step]);
+    const Vec<T> first_high = take_blocks<T, 2, 3, 6, 7>(v[0], v[step]);
+    const Vec<T> second_low = take_blocks<T, 0, 1, 4, 5>(v[2 * step], v[3 * step]);
+    const Vec<T> second_high = take_blocks<T, 2, 3, 6, 7>(v[2 * step], v[3 * step]);
+    v[0] = take_blocks<T, 0, 2, 4, 6>(first_low, second_low);
+    v[step] = take_blocks<T, 1, 3, 5, 7>(first_low, second_low);
+    v[2 * step] = take_blocks<T, 0, 2, 4, 6>(first_high, second_high);
+    v[3 * step] = take_blocks<T, 1, 3, 5, 7>(first_high, second_high);
+#elif CONTEXTEM_VECTOR_BYTES == 32
+    const Vec<T> low = take_blocks<T, 0, 2>(v[0], v[step]);
+    v[step] = take_blocks<T, 1, 3>(v[0], v[step]);
     v[0] = low;
-}
 #else
-template <class T>
-CONTEXTEM_INLINE void exchange_blocks(Vec<T>*, int) {}
+    static_cast<void>(v);
+    static_cast<void>(step);  // one block
 #endif
+}
 
 // Value j of vector i becomes value i of vector j.
 template <class T>
@@ -277,7 +271,7 @@ CONTEXTEM_INLINE void transpose(Vec<T> (&v)[static_cast<std::size_t>(lanes<T>)])
     }
 #pragma GCC unroll 4
     for (int i = 0; i < side; ++i) {
-        exchange_blocks<T>(v + i, side);
+        transpose_square_of_blocks<T>(v + i, side);
     }
 }
 
