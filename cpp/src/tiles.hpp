@@ -11,7 +11,7 @@
 namespace contextem {
 
 constexpr Index tile_rows = 32;
-constexpr Index tile_columns = 64;
+constexpr Index tile_columns = 256;
 
 inline std::vector<Index> order_by_tile(const PositionsView& positions,  // (N, 2)
                                         Index rows, Index columns) {
