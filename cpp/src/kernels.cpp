@@ -191,9 +191,9 @@ void extract_range(const ImageView<T>& image, const PositionsView& positions, co
         const Index p = order[number];
         const Sampler<T> sampler(image, grid, positions.data + 2 * p, 0, work);
         T* out = patches + p * size * size;
-        if (sampler.inside() && aligned && past_caches) {
+        if (sampler.unit() && aligned && past_caches) {
             sampler.stream_patch(out);
-        } else if (sampler.inside() || size % lanes<T> == 0) {
+        } else if (sampler.unit() || size % lanes<T> == 0) {
             sampler.rows(0, size, out, size);
         } else {
             for (Index k = 0; k < size; ++k, out += size) {

@@ -1,9 +1,10 @@
 // Samples the patch around a position: image -> rows of P samples; see sampling.hpp for the index rule.
 //
-// Three ways, the fastest that applies (a patch on the pixels of the image need not be sampled at all):
+// Four ways, the fastest that applies (a patch on the pixels of the image need not be sampled at all):
 //   unit        scale 1: every sample has the same offset between pixels
 //   separable   a scale along the axes: a patch row is an image row between two rows (the segment), read at columns that
 //               are the same in every row
+//   inner       any 2x2 matrix, inside the image: the taps of a row together, then its samples
 //   general     any 2x2 matrix: sample by sample
 //
 // Work for one patch, in vectors of lanes samples: 2 P (P + 1) / lanes blends; P (s P + P) / lanes blends and
@@ -123,8 +124,12 @@ public:
                 return;
             }
         }
-        if (grid.separable()) {
-            find_separable(number);
+        columns_ = {0, 0, 0, 0, work_.indices + number * 2 * work_.row_pitch, work_.shares + number * 2 * work_.row_pitch};
+        rows_ = {0, 0, 0, 0, columns_.index + work_.row_pitch, columns_.share + work_.row_pitch};
+        if (grid.separable() && find_separable(number)) {
+            way_ = Way::separable;
+        } else if (find_inner()) {
+            way_ = Way::inner;
         }
     }
 
@@ -143,11 +148,12 @@ public:
             return;
         }
         for (Index k = first; k < first + count; ++k, out += stride) {
-            general_row(k, out);
+            way_ == Way::inner ? inner_row(k, out) : general_row(k, out);
         }
     }
 
-    bool inside() const { return way_ == Way::unit; }
+    // Scale 1 and inside the image.
+    bool unit() const { return way_ == Way::unit; }
 
     // The whole patch of a position inside the image past the caches, to a place where every vector is aligned.
     void stream_patch(T* out) const {
@@ -155,7 +161,7 @@ public:
     }
 
 private:
-    enum class Way { unit, separable, general };
+    enum class Way { unit, separable, inner, general };
 
     // A pixel row is blended along the columns once and used twice. The last vector overlaps the one before it, so that
     // nothing beyond the patch is read or written; a neighbour without a share is not read.
@@ -194,13 +200,12 @@ private:
         }
     }
 
-    void find_separable(Index number) {
-        columns_ = {0, 0, 0, 0, work_.indices + number * 2 * work_.row_pitch, work_.shares + number * 2 * work_.row_pitch};
-        rows_ = {0, 0, 0, 0, columns_.index + work_.row_pitch, columns_.share + work_.row_pitch};
+    // Returns false if the segment would be too long to be worth it.
+    bool find_separable(Index number) {
         find_taps(position_[1], grid_.column_by_column, grid_, image_.columns, work_.row_pitch, columns_);
         find_taps(position_[0], grid_.row_by_row, grid_, image_.rows, work_.row_pitch, rows_);
         if (columns_.width > work_.segment_pitch - 3 * max_lanes) {
-            return;
+            return false;
         }
         // whole vectors of the segment are read where the image has them
         reach_ = (columns_.width + lanes<T> - 1) / lanes<T> * lanes<T>;
@@ -223,7 +228,7 @@ private:
             windows_[start / lanes<T>] = from;
             permutes_ = permutes_ && to - from < 2 * lanes<T>;
         }
-        way_ = Way::separable;
+        return true;
     }
 
     void read_segment(const T* pixel, Index next_row, T share, T* segment) const {
@@ -277,6 +282,63 @@ private:
         for (Index r = 0; r < count; ++r) {
             std::fill(out + r * stride, out + r * stride + (lit[r] ? columns_.begin : grid_.size), T(0));
             std::fill(out + r * stride + (lit[r] ? columns_.end : grid_.size), out + r * stride + grid_.size, T(0));
+        }
+    }
+
+    // Whether all samples lie inside: they are linear in (k, l), so the corners decide.
+    bool find_inner() {
+        const double half = grid_.half();
+        double top = position_[0];
+        double left = position_[1];
+        for (const double down : {-half, half}) {
+            for (const double right : {-half, half}) {
+                const double row = sample_row(grid_, position_[0], down, right);
+                const double column = sample_column(grid_, position_[1], down, right);
+                if (!contextem::inside(row, image_.rows) || !contextem::inside(column, image_.columns)) {
+                    return false;
+                }
+                top = std::min(top, row);
+                left = std::min(left, column);
+            }
+        }
+        rows_.origin = static_cast<Index>(top);
+        columns_.origin = static_cast<Index>(left);
+        return true;
+    }
+
+    // The taps of a row are found together, counted from the origin, as in find_taps.
+    void inner_row(Index k, T* out) const {
+        const double down = static_cast<double>(k) - grid_.half();
+        const double half = grid_.half();
+        const double top = static_cast<double>(rows_.origin);
+        const double left = static_cast<double>(columns_.origin);
+        const bool linear = grid_.interpolation == Interpolation::linear;
+        const double shift = linear ? 0.0 : 0.5;
+        const T weight = linear ? T(1) : T(0);
+        const Index size = grid_.size;
+        std::int32_t* __restrict row = rows_.index;
+        std::int32_t* __restrict column = columns_.index;
+        T* __restrict row_share = rows_.share;
+        T* __restrict column_share = columns_.share;
+        const PatchGrid grid = grid_;
+        const double r = position_[0];
+        const double c = position_[1];
+        for (Index l = 0; l < size; ++l) {
+            const double right = static_cast<double>(l) - half;
+            const double from_top = (sample_row(grid, r, down, right) + shift) - top;
+            const double from_left = (sample_column(grid, c, down, right) + shift) - left;
+            row[l] = static_cast<std::int32_t>(from_top);
+            column[l] = static_cast<std::int32_t>(from_left);
+            row_share[l] = weight * static_cast<T>(from_top - static_cast<double>(row[l]));
+            column_share[l] = weight * static_cast<T>(from_left - static_cast<double>(column[l]));
+        }
+        const T* pixel = image_.data + rows_.origin * image_.row_stride + columns_.origin * image_.column_stride;
+        for (Index l = 0; l < size; ++l) {
+            const T* here = pixel + row[l] * image_.row_stride + column[l] * image_.column_stride;
+            const Index next_row = row_share[l] > T(0) ? image_.row_stride : 0;
+            const Index next_column = column_share[l] > T(0) ? image_.column_stride : 0;
+            out[l] = blend(blend(here[0], here[next_row], row_share[l]),
+                           blend(here[next_column], here[next_row + next_column], row_share[l]), column_share[l]);
         }
     }
 
