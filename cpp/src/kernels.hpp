@@ -10,7 +10,7 @@ namespace contextem {
 
 constexpr int panel_vectors = 2;     // vectors of patches, a patch per lane, that are multiplied together
 constexpr Index max_lanes = 16;      // of the widest register and the smallest type
-constexpr Index band_rows = 4;        // rows of a patch that are sampled at a time: those of all lanes stay in the cache
+constexpr Index band_rows = 8;        // rows of a patch that are sampled at a time: those of all lanes stay in the cache
 
 // Memory of one thread, for patches of as many as there are lanes.
 template <class T>

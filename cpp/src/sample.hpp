@@ -183,19 +183,28 @@ private:
         const Index inner = unit_.down > T(0) || first + count < size ? count : count - 1;  // rows whose next one is read
         const Vec<T> down = splat(unit_.down);
         const Vec<T> right = splat(unit_.right);
-        for (Index start = 0; start < size; start += lanes<T>) {
-            const Index column = column_at(start);
-            const T* pixel = unit_.corner + first * next_row + column;
-            T* to = out + column;
-            Vec<T> upper = blend_vectors<T>(load(pixel), load(pixel + next_column), right);
+        const auto blended = [&](const T* pixel) {
+            return blend_vectors<T>(load(pixel), load(pixel + next_column), right);
+        };
+        for (Index start = 0; start < size; start += 2 * lanes<T>) {  // two vectors at a time, the second maybe the first
+            const Index one = column_at(start);
+            const Index two = column_at(start + lanes<T> < size ? start + lanes<T> : start);
+            const T* pixel = unit_.corner + first * next_row;
+            T* to = out;
+            Vec<T> upper_one = blended(pixel + one);
+            Vec<T> upper_two = blended(pixel + two);
             for (Index k = 0; k < inner; ++k, to += stride) {
                 pixel += next_row;
-                const Vec<T> lower = blend_vectors<T>(load(pixel), load(pixel + next_column), right);
-                put(to, blend_vectors<T>(upper, lower, down));
-                upper = lower;
+                const Vec<T> lower_one = blended(pixel + one);
+                const Vec<T> lower_two = blended(pixel + two);
+                put(to + one, blend_vectors<T>(upper_one, lower_one, down));
+                put(to + two, blend_vectors<T>(upper_two, lower_two, down));
+                upper_one = lower_one;
+                upper_two = lower_two;
             }
             if (inner < count) {
-                put(to, upper);
+                put(to + one, upper_one);
+                put(to + two, upper_two);
             }
         }
     }
