@@ -100,8 +100,9 @@ CONTEXTEM_INLINE PickIndex<T> pick_index(const std::int32_t* index, Index from) 
     if constexpr (sizeof(T) == 4) {
         return _mm512_sub_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(start));
     } else {
-        return _mm512_cvtepi32_epi64(
-            _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), _mm256_set1_epi32(start)));
+        const __m256i lane =
+            _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), _mm256_set1_epi32(start));
+        return _mm512_maskz_cvtepi32_epi64(0xff, lane);  // GCC 12 warns of the one without a mask
     }
 }
 CONTEXTEM_INLINE Vec<float> pick(const float* window, PickIndex<float> index) {
@@ -121,7 +122,7 @@ CONTEXTEM_INLINE PickIndex<T> pick_index(const std::int32_t* index, Index from) 
     return {_mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), start)};
 }
 CONTEXTEM_INLINE Vec<float> pick(const float* window, PickIndex<float> index) {
-    const __m256 all = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    const __m256 all = _mm256_castsi256_ps(_mm256_set1_epi32(-1));  // for the same reason
     return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), window, index.lane, all, 4);
 }
 CONTEXTEM_INLINE Vec<double> pick(const double* window, PickIndex<double> index) {
