@@ -125,6 +125,18 @@ def useful_multiply_adds(basis: ctm.ZernikeBasis) -> tuple[int, int]:
     return quadrant * basis.n_modes, octant * even + quadrant * (basis.n_modes - even)
 
 
+def cache_traffic(basis: ctm.ZernikeBasis, item: int) -> float:
+    """Bytes that go between L1 and L2 for one patch, `item` bytes a value: together they are too large for L1.
+
+    The cache lines of its rows come in; its four planes come in to be written, go out, and come in twice to be
+    multiplied; the weights come in once for a panel of two vectors of patches.
+    """
+    quadrant, octant = useful_multiply_adds(basis)
+    rows = basis.size * (basis.size * item + 64 - item)
+    planes = 4 * quadrant // basis.n_modes * item
+    return rows + 4 * planes + octant * item / (128 // item)
+
+
 def warn_of_blas_settings() -> None:
     """Say which settings of the environment slow NumPy's BLAS."""
     found = [f"{name}={os.environ[name]}" for name in BLAS_SETTINGS if os.environ.get(name)]
@@ -161,11 +173,14 @@ def main() -> None:
         )
         for name, seconds in best_times(kernels).items():
             rate, limit = count / seconds, peak.multiply_adds(dtype)
-            level, bandwidth = ("L2", peak.l2_read) if name == "column_moments" else ("memory", peak.memory_read)
+            bounds = {"multiply-adds": octant / limit, "L1 to L2": cache_traffic(basis, item) / peak.l2_read}
+            if name == "patch_moments":
+                bounds["memory"] = n_bytes / peak.memory_read
+            parts = ", ".join(f"{what} {1e9 * least:.0f}" for what, least in bounds.items())
             print(
                 f"{name:14}  {rate / 1e6:6.3f} M patches/s; {100 * rate * quadrant / limit:5.1f} % of the peak by "
-                f"quadrants, {100 * rate * octant / limit:5.1f} % by octants; reads {rate * n_bytes / 1e9:5.1f} GB/s, "
-                f"{100 * rate * n_bytes / bandwidth:4.1f} % of {level}"
+                f"quadrants, {100 * rate * octant / limit:5.1f} % by octants; {1e9 / rate:.0f} ns a patch, of which at "
+                f"least {parts}: together {100 * rate * sum(bounds.values()):.0f} %"
             )
 
 
