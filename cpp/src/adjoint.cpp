@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
-#include "adjoint_kernels.hpp"
-#include "contextem/moments.hpp"
 #include "contextem/parallel.hpp"
+#include "instruction_set.hpp"
 #include "parity.hpp"
 #include "tiles.hpp"
 
@@ -19,29 +17,6 @@ Index round_up(Index count, Index step) { return (count + step - 1) / step * ste
 
 template <class T>
 constexpr Index line_values = static_cast<Index>(cache_line / sizeof(T));
-
-// The kernels of the instruction set in use.
-const AdjointInstructionSet& adjoint_instruction_set() {
-#if defined(CONTEXTEM_X86)
-    for (const auto& set : {&avx512_adjoint_kernels, &avx2_adjoint_kernels}) {
-        if (std::strcmp(set().name, simd_name()) == 0) {
-            return set();
-        }
-    }
-#endif
-    return baseline_adjoint_kernels();
-}
-
-template <class T>
-const AdjointKernels<T>& adjoint_kernels();
-template <>
-const AdjointKernels<float>& adjoint_kernels<float>() {
-    return adjoint_instruction_set().float32;
-}
-template <>
-const AdjointKernels<double>& adjoint_kernels<double>() {
-    return adjoint_instruction_set().float64;
-}
 
 // Image rows beyond a position that its samples and their neighbours reach.
 double reach(const PatchGrid& grid) {
@@ -131,7 +106,7 @@ AdjointWorkspace<T>::AdjointWorkspace(const AdjointTable<T>& table, const PatchG
 
 template <class T>
 void patch_moments_adjoint(const MomentsView<T>& gradient, const AdjointTable<T>& table, int n_threads, T* patches) {
-    const AdjointKernels<T>& kernel = adjoint_kernels<T>();
+    const AdjointKernels<T>& kernel = instruction_set().adjoint.of<T>();
     const PatchGrid grid = {table.size, 1.0, 0.0, 0.0, 1.0, Interpolation::linear};
     parallel_for(gradient.count, adjoint_panel, n_threads, [&](Index begin, Index end) {
         AdjointWorkspace<T> work(table, grid);
@@ -144,7 +119,7 @@ void patch_moments_adjoint(const MomentsView<T>& gradient, const AdjointTable<T>
 template <class T>
 void column_moments_adjoint(const MomentsView<T>& gradient, const PositionsView& positions, const PatchGrid& grid,
                             const AdjointTable<T>& table, Index rows, Index columns, int n_threads, T* image) {
-    const AdjointKernels<T>& kernel = adjoint_kernels<T>();
+    const AdjointKernels<T>& kernel = instruction_set().adjoint.of<T>();
     const std::vector<Index> order = order_by_tile(positions, rows, columns);
     const double beyond = reach(grid);
     const Index least = static_cast<Index>(std::min(4.0 * beyond, static_cast<double>(rows)));  // two patches high
@@ -167,7 +142,7 @@ template <class T>
 void column_moments_position_gradient(const MomentsView<T>& gradient, const ImageView<T>& image,
                                       const PositionsView& positions, const PatchGrid& grid,
                                       const AdjointTable<T>& table, int n_threads, double* slopes) {
-    const AdjointKernels<T>& kernel = adjoint_kernels<T>();
+    const AdjointKernels<T>& kernel = instruction_set().adjoint.of<T>();
     PatchGrid linear = grid;
     linear.interpolation = Interpolation::linear;
     const std::vector<Index> order = order_by_tile(positions, image.rows, image.columns);

@@ -510,14 +510,17 @@ void position_range(const MomentsView<T>& gradient, const ImageView<T>& image, c
         [&](Index p) { sum_slopes(image, positions.data + 2 * p, grid, work, slopes + 2 * p); });
 }
 
-template <class T>
-constexpr AdjointKernels<T> all = {patch_range<T>, column_range<T>, position_range<T>};
-
 }  // namespace
 
-const AdjointInstructionSet& CONTEXTEM_ADJOINT_KERNELS() {
-    static constexpr AdjointInstructionSet set = {CONTEXTEM_KERNELS_NAME, all<float>, all<double>};
-    return set;
+namespace CONTEXTEM_SET {
+
+template <class T>
+AdjointKernels<T> adjoint_kernels() {
+    return {patch_range<T>, column_range<T>, position_range<T>};
 }
 
+template AdjointKernels<float> adjoint_kernels();
+template AdjointKernels<double> adjoint_kernels();
+
+}  // namespace CONTEXTEM_SET
 }  // namespace contextem

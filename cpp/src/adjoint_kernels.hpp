@@ -53,16 +53,4 @@ struct AdjointKernels {
                       Index count, const PatchGrid&, const AdjointTable<T>&, AdjointWorkspace<T>&, double* slopes);
 };
 
-struct AdjointInstructionSet {
-    const char* name;
-    AdjointKernels<float> float32;
-    AdjointKernels<double> float64;
-};
-
-const AdjointInstructionSet& baseline_adjoint_kernels();
-#if defined(CONTEXTEM_X86)
-const AdjointInstructionSet& avx2_adjoint_kernels();
-const AdjointInstructionSet& avx512_adjoint_kernels();
-#endif
-
 }  // namespace contextem

@@ -9,7 +9,7 @@
 
 #include "contextem/moments.hpp"
 #include "fold.hpp"
-#include "kernels.hpp"
+#include "moment_kernels.hpp"
 #include "simd.hpp"
 
 namespace contextem {

@@ -11,7 +11,7 @@
 #pragma once
 
 #include "contextem/moments.hpp"
-#include "kernels.hpp"
+#include "moment_kernels.hpp"
 #include "simd.hpp"
 
 namespace contextem {

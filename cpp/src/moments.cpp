@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "contextem/parallel.hpp"
-#include "kernels.hpp"
+#include "instruction_set.hpp"
 #include "parity.hpp"
 #include "tiles.hpp"
 
@@ -105,7 +105,7 @@ Index MomentTable<T>::multiply_adds() const {
 
 template <class T>
 void patch_moments(const PatchesView<T>& patches, const MomentTable<T>& table, int n_threads, T* moments) {
-    const Kernels<T>& kernel = kernels<T>();
+    const MomentKernels<T>& kernel = instruction_set().moments.of<T>();
     parallel_for(patches.count, panel_vectors * kernel.lanes, n_threads, [&](Index begin, Index end) {
         Workspace<T> work(table, kernel.lanes);
         kernel.patch_moments(patches, table, begin, end, work, moments);
@@ -115,7 +115,7 @@ void patch_moments(const PatchesView<T>& patches, const MomentTable<T>& table, i
 template <class T>
 void column_moments(const ImageView<T>& image, const PositionsView& positions, const PatchGrid& grid,
                     const MomentTable<T>& table, int n_threads, T* moments) {
-    const Kernels<T>& kernel = kernels<T>();
+    const MomentKernels<T>& kernel = instruction_set().moments.of<T>();
     const std::vector<Index> order = order_by_tile(positions, image.rows, image.columns);
     parallel_for(positions.count, panel_vectors * kernel.lanes, n_threads, [&](Index begin, Index end) {
         Workspace<T> work(table, kernel.lanes);
@@ -125,7 +125,7 @@ void column_moments(const ImageView<T>& image, const PositionsView& positions, c
 
 template <class T>
 void dense_moments(const ImageView<T>& image, const MomentTable<T>& table, int n_threads, T* moments) {
-    const Kernels<T>& kernel = kernels<T>();
+    const MomentKernels<T>& kernel = instruction_set().moments.of<T>();
     const Index before = (table.size - 1) / 2;
     const Index panel = panel_vectors * kernel.lanes;
     const Index columns = (image.columns + panel - 1) / panel * panel + table.size + panel;

@@ -13,7 +13,7 @@
 
 #include "contextem/moments.hpp"
 #include "fold.hpp"
-#include "kernels.hpp"
+#include "moment_kernels.hpp"
 #include "fetch_ahead.hpp"
 #include "simd.hpp"
 

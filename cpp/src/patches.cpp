@@ -1,7 +1,7 @@
 #include "contextem/patches.hpp"
 
 #include "contextem/parallel.hpp"
-#include "kernels.hpp"
+#include "instruction_set.hpp"
 #include "tiles.hpp"
 
 namespace contextem {
@@ -14,7 +14,7 @@ constexpr Index large = Index(1) << 25;  // bytes that caches are not expected t
 template <class T>
 void extract_patches(const ImageView<T>& image, const PositionsView& positions, const PatchGrid& grid, int n_threads,
                      T* patches) {
-    const Kernels<T>& kernel = kernels<T>();
+    const MomentKernels<T>& kernel = instruction_set().moments.of<T>();
     const Index bytes = positions.count * grid.size * grid.size * static_cast<Index>(sizeof(T));
     const bool past_caches = bytes > large;
     const std::vector<Index> order = order_by_tile(positions, image.rows, image.columns);

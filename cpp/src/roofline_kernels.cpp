@@ -1,4 +1,4 @@
-// Compiled once per instruction set, as kernels.cpp is. Every loop keeps enough independent registers in flight for the
+// Compiled once per instruction set, as moment_kernels.cpp is. Every loop keeps enough independent registers in flight for the
 // latency of two pipelines: 12 sums fit the 16 registers of SSE2 and AVX2 and cover 4 cycles x 2 fused, 6 x 2 unfused.
 #include "roofline_kernels.hpp"
 
@@ -67,9 +67,11 @@ void copy_values(const float* source, Index count, Index passes, float* target) 
 
 }  // namespace
 
-const RooflineKernels& CONTEXTEM_ROOFLINE() {
-    static constexpr RooflineKernels set = {multiply_adds<float>, multiply_adds<double>, read_values, copy_values};
-    return set;
+namespace CONTEXTEM_SET {
+
+RooflineKernels roofline_kernels() {
+    return {multiply_adds<float>, multiply_adds<double>, read_values, copy_values};
 }
 
+}  // namespace CONTEXTEM_SET
 }  // namespace contextem

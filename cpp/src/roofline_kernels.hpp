@@ -12,10 +12,4 @@ struct RooflineKernels {
     void (*copy_values)(const float* source, Index count, Index passes, float* target);
 };
 
-const RooflineKernels& baseline_roofline();
-#if defined(CONTEXTEM_X86)
-const RooflineKernels& avx2_roofline();
-const RooflineKernels& avx512_roofline();
-#endif
-
 }  // namespace contextem

@@ -107,14 +107,17 @@ void rotate_rows(const MomentsView<T>& moments, const RotationPlan<T>& plan, Ind
     }
 }
 
-template <class T>
-constexpr RotationKernels<T> all = {invariants_of<T>, rotate_rows<T>};
-
 }  // namespace
 
-const RotationInstructionSet& CONTEXTEM_ROTATION_KERNELS() {
-    static constexpr RotationInstructionSet set = {CONTEXTEM_KERNELS_NAME, all<float>, all<double>};
-    return set;
+namespace CONTEXTEM_SET {
+
+template <class T>
+RotationKernels<T> rotation_kernels() {
+    return {invariants_of<T>, rotate_rows<T>};
 }
 
+template RotationKernels<float> rotation_kernels();
+template RotationKernels<double> rotation_kernels();
+
+}  // namespace CONTEXTEM_SET
 }  // namespace contextem

@@ -15,16 +15,4 @@ struct RotationKernels {
                    T* partners /* (rotation_rows, J) */, T* rotated);
 };
 
-struct RotationInstructionSet {
-    const char* name;
-    RotationKernels<float> float32;
-    RotationKernels<double> float64;
-};
-
-const RotationInstructionSet& baseline_rotation_kernels();
-#if defined(CONTEXTEM_X86)
-const RotationInstructionSet& avx2_rotation_kernels();
-const RotationInstructionSet& avx512_rotation_kernels();
-#endif
-
 }  // namespace contextem

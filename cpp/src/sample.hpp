@@ -13,7 +13,7 @@
 
 #include <algorithm>
 
-#include "kernels.hpp"
+#include "moment_kernels.hpp"
 #include "simd.hpp"
 
 namespace contextem {

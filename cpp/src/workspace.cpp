@@ -1,4 +1,4 @@
-#include "kernels.hpp"
+#include "moment_kernels.hpp"
 
 namespace contextem {
 namespace {

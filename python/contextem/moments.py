@@ -2,7 +2,7 @@
 
 Moments are linear in the pixels: a[p, j] = sum_i w[j, i] I(c_p + S d_i), with d_i the patch grid and I the interpolated
 image.  column_moments never stores a patch; what both kernels compute is written in reference.py, how they do it in
-cpp/src/kernels.cpp and cuda/src/moments.cu.
+cpp/src/moment_kernels.cpp and cuda/src/moments.cu.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// The instruction sets that the kernels are compiled for; the one in use is that of simd_name() in moments.hpp.
+// The instruction sets that the kernels are compiled for.
 #pragma once
 
 #include <vector>
@@ -8,5 +8,8 @@ namespace contextem {
 // Names of those this processor has, the narrowest first: "sse2", "avx2", "avx512" on x86-64, "neon" on aarch64,
 // "generic" elsewhere, "native" in a build with CONTEXTEM_NATIVE. The last is used unless CONTEXTEM_SIMD names another.
 std::vector<const char*> simd_available();
+
+// Name of the one in use.
+const char* simd_name();
 
 }  // namespace contextem

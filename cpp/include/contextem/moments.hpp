@@ -52,9 +52,6 @@ struct MomentTable {
     Index multiply_adds() const;  // for one patch
 };
 
-// Name of the instruction set in use: "avx512", "avx2" or "baseline".
-const char* simd_name();
-
 template <class T>
 void patch_moments(const PatchesView<T>& patches,  // (N, P, P)
                    const MomentTable<T>& table,

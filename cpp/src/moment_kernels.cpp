@@ -7,7 +7,7 @@
 //   fetch_ahead.hpp   the memory of the next panel
 //
 // Every patch passes through the same operations whatever its lane, so results do not depend on panels or threads.
-#include "kernels.hpp"
+#include "moment_kernels.hpp"
 
 #include <cstring>
 #include <optional>
@@ -224,14 +224,17 @@ void dense_range(const ImageView<T>& padded, const MomentTable<T>& table, Index 
     }
 }
 
-template <class T>
-constexpr Kernels<T> all = {lanes<T>, extract_range<T>, patch_range<T>, column_range<T>, dense_range<T>};
-
 }  // namespace
 
-const InstructionSet& CONTEXTEM_KERNELS() {
-    static constexpr InstructionSet set = {CONTEXTEM_KERNELS_NAME, all<float>, all<double>};
-    return set;
+namespace CONTEXTEM_SET {
+
+template <class T>
+MomentKernels<T> moment_kernels() {
+    return {lanes<T>, extract_range<T>, patch_range<T>, column_range<T>, dense_range<T>};
 }
 
+template MomentKernels<float> moment_kernels();
+template MomentKernels<double> moment_kernels();
+
+}  // namespace CONTEXTEM_SET
 }  // namespace contextem

@@ -1,4 +1,4 @@
-// The kernels of one instruction set, their working memory, and the choice among them at run time.
+// The kernels on patches and columns of one instruction set, and their working memory.
 #pragma once
 
 #include "contextem/aligned.hpp"
@@ -41,7 +41,7 @@ private:
 
 // Each function works on the patches [begin, end), those of columns on order[begin, end); none allocates or throws.
 template <class T>
-struct Kernels {
+struct MomentKernels {
     Index lanes;  // patches per vector register
     void (*extract_patches)(const ImageView<T>&, const PositionsView&, const Index* order, const PatchGrid&,
                             Index begin, Index end, bool past_caches, Workspace<T>&, T* patches);
@@ -53,24 +53,5 @@ struct Kernels {
     void (*dense_moments)(const ImageView<T>& padded, const MomentTable<T>&, Index columns, Index begin, Index end,
                           Workspace<T>&, T* moments);
 };
-
-struct InstructionSet {
-    const char* name;
-    Kernels<float> float32;
-    Kernels<double> float64;
-};
-
-const InstructionSet& baseline_kernels();
-#if defined(CONTEXTEM_X86)
-const InstructionSet& avx2_kernels();
-const InstructionSet& avx512_kernels();
-#endif
-
-// The widest one this processor has, or the one named by CONTEXTEM_SIMD. Chosen once; throws std::invalid_argument
-// where CONTEXTEM_SIMD names one that it does not have.
-const InstructionSet& instruction_set();
-
-template <class T>
-const Kernels<T>& kernels();
 
 }  // namespace contextem

@@ -1,0 +1,53 @@
+// The kernels of one instruction set and the choice among the sets at run time.
+//
+// The sources *_kernels.cpp and kernel_set.cpp are compiled once per set, each time with CONTEXTEM_SET as the name of
+// the namespace that their results live in; all else in them is local.
+#pragma once
+
+#include "adjoint_kernels.hpp"
+#include "moment_kernels.hpp"
+#include "roofline_kernels.hpp"
+#include "rotation_kernels.hpp"
+
+namespace contextem {
+
+// Kernels for both precisions.
+template <template <class> class Kernels>
+struct BothPrecisions {
+    Kernels<float> float32;
+    Kernels<double> float64;
+
+    template <class T>
+    const Kernels<T>& of() const {
+        if constexpr (sizeof(T) == sizeof(float)) {
+            return float32;
+        } else {
+            return float64;
+        }
+    }
+};
+
+struct InstructionSet {
+    const char* name;
+    BothPrecisions<MomentKernels> moments;
+    BothPrecisions<AdjointKernels> adjoint;
+    BothPrecisions<RotationKernels> rotation;
+    RooflineKernels roofline;
+};
+
+namespace baseline {
+InstructionSet kernel_set();
+}
+#if defined(CONTEXTEM_X86)
+namespace avx2 {
+InstructionSet kernel_set();
+}
+namespace avx512 {
+InstructionSet kernel_set();
+}
+#endif
+
+// The widest one this processor has, or the one named by CONTEXTEM_SIMD. Chosen once.
+const InstructionSet& instruction_set();
+
+}  // namespace contextem

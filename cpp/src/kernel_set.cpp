@@ -1,0 +1,24 @@
+// Collects the kernels of one instruction set.
+#include "instruction_set.hpp"
+
+namespace contextem {
+namespace CONTEXTEM_SET {
+
+template <class T>
+MomentKernels<T> moment_kernels();
+template <class T>
+AdjointKernels<T> adjoint_kernels();
+template <class T>
+RotationKernels<T> rotation_kernels();
+RooflineKernels roofline_kernels();
+
+InstructionSet kernel_set() {
+    return {CONTEXTEM_SET_NAME,
+            {moment_kernels<float>(), moment_kernels<double>()},
+            {adjoint_kernels<float>(), adjoint_kernels<double>()},
+            {rotation_kernels<float>(), rotation_kernels<double>()},
+            roofline_kernels()};
+}
+
+}  // namespace CONTEXTEM_SET
+}  // namespace contextem
