@@ -6,10 +6,9 @@ before it is timed. Times are CPU times of the thread, best of several, so that 
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
+from roofline import best_time
 
 import contextem as ctm
 from contextem import _core, zernike
@@ -29,14 +28,8 @@ def scene():
 
 
 def rate(function, repeats: int = 7) -> float:
-    """Return columns per second, best of ``repeats`` after one to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.thread_time()
-        function()
-        times.append(time.thread_time() - start)
-    return COUNT / min(times)
+    """Return columns per second, best of ``repeats``."""
+    return COUNT / best_time(function, repeats)
 
 
 def report(rates: dict[str, float], base: str) -> None:

@@ -6,10 +6,9 @@ exists is the bandwidth; one into fresh memory, as every result here is, pays fo
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
+from roofline import best_time
 
 import contextem as ctm
 from contextem import _core, zernike
@@ -18,14 +17,8 @@ COUNT, N_MAX = 200_000, 10
 
 
 def rate(function, repeats: int = 9) -> float:
-    """Return rows per second, best of ``repeats`` after one to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.thread_time()
-        function()
-        times.append(time.thread_time() - start)
-    return COUNT / min(times)
+    """Return rows per second, best of ``repeats``."""
+    return COUNT / best_time(function, repeats)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -335,7 +335,7 @@ def test_the_extension_refuses_what_does_not_fit():
     basis = ctm.ZernikeBasis(2, 8)
     table = _core.AdjointTable(basis.weights, 8, np.dtype(np.float64))
     assert table.folded and table.dtype == "float64"
-    with pytest.raises(TypeError, match="table: expected the gradient's precision, got float64"):
+    with pytest.raises(TypeError, match="table: expected the array's precision, got float64"):
         _core.patch_moments_adjoint(np.ones((3, 6), np.float32), table, 0)
     with pytest.raises(ValueError, match=r"gradient: expected shape \(N, J\) with J = 6"):
         _core.patch_moments_adjoint(np.ones((3, 5)), table, 0)

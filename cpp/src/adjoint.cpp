@@ -27,12 +27,9 @@ double reach(const PatchGrid& grid) {
 
 template <class T>
 AdjointTable<T>::AdjointTable(const double* weights, Index modes, Index patch_size)
-    : n_modes(modes), size(patch_size), folded(true) {
-    std::vector<int> parity(position(modes));
-    for (Index j = 0; j < modes; ++j) {
-        parity[position(j)] = find_parity(weights + j * size * size, size);
-        folded = folded && parity[position(j)] >= 0;
-    }
+    : n_modes(modes), size(patch_size) {
+    const std::vector<int> parity = find_parities(weights, modes, size);
+    folded = !parity.empty();
     const Index first = folded ? size / 2 : 0;
     rows = size - first;
     const auto weight = [&](Index j, Index row, Index column) {

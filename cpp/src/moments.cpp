@@ -38,12 +38,9 @@ Exchange find_exchange(const double* w, Index size, int parity) {
 
 template <class T>
 MomentTable<T>::MomentTable(const double* weights, Index modes, Index patch_size)
-    : n_modes(modes), size(patch_size), folded(true) {
-    std::vector<int> parity(position(modes));
-    for (Index j = 0; j < modes; ++j) {
-        parity[position(j)] = find_parity(weights + j * size * size, size);
-        folded = folded && parity[position(j)] >= 0;
-    }
+    : n_modes(modes), size(patch_size) {
+    const std::vector<int> parity = find_parities(weights, modes, size);
+    folded = !parity.empty();
     const Index first = folded ? size / 2 : 0;
     rows = size - first;
 

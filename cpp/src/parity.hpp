@@ -1,8 +1,9 @@
-// The parity of a mode, found in its weights.
+// The parities of modes, found in their weights.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "contextem/sampling.hpp"
 #include "contextem/view.hpp"
@@ -32,6 +33,18 @@ inline int find_parity(const double* w /* (P, P) */, Index size) {
         }
     }
     return -1;
+}
+
+// Parities of all modes; empty if one has none, so that the table cannot be folded.
+inline std::vector<int> find_parities(const double* weights /* (J, P, P) */, Index modes, Index size) {
+    std::vector<int> parities;
+    for (Index j = 0; j < modes; ++j) {
+        parities.push_back(find_parity(weights + j * size * size, size));
+        if (parities.back() < 0) {
+            return {};
+        }
+    }
+    return parities;
 }
 
 }  // namespace contextem

@@ -2,41 +2,14 @@
 
 #include <pybind11/stl.h>
 
-#include <variant>
-
 #include "arrays.hpp"
 #include "core.hpp"
+#include "tables.hpp"
 
 namespace contextem::bindings {
 namespace {
 
-// Weights packed for the adjoint, in one precision.
-struct Table {
-    std::variant<AdjointTable<float>, AdjointTable<double>> packed;
-
-    bool folded() const {
-        return std::visit([](const auto& table) { return table.folded; }, packed);
-    }
-    const char* dtype() const { return packed.index() == 0 ? "float32" : "float64"; }
-};
-
-Table make_table(const DoubleArray& weights, Index size, const py::dtype& dtype) {
-    if (size < 1 || weights.ndim() != 2 || weights.shape(1) != size * size || weights.shape(0) < 1) {
-        throw py::value_error("weights: expected shape (J, size * size)");
-    }
-    return with_real_type("dtype", dtype, [&](auto zero) {
-        using T = decltype(zero);
-        return Table{AdjointTable<T>(weights.data(), weights.shape(0), size)};
-    });
-}
-
-template <class T>
-const AdjointTable<T>& table_of(const Table& table) {
-    if (const auto* packed = std::get_if<AdjointTable<T>>(&table.packed)) {
-        return *packed;
-    }
-    throw py::type_error(std::string("table: expected the gradient's precision, got ") + table.dtype());
-}
+using Table = PackedTable<AdjointTable>;
 
 void expect_rows(const PositionsView& positions, Index count) {
     if (positions.count != count) {
@@ -48,7 +21,7 @@ void expect_rows(const PositionsView& positions, Index count) {
 py::array adjoint_to_patches(const py::array& gradient, const Table& table, int n_threads) {
     return with_real_type("gradient", gradient.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
-        const AdjointTable<T>& packed = table_of<T>(table);
+        const AdjointTable<T>& packed = table.of<T>();
         const MomentsView<T> view = moments_view<T>("gradient", gradient, packed.n_modes);
         py::array_t<T> patches({view.count, packed.size, packed.size});
         T* out = patches.mutable_data();
@@ -64,7 +37,7 @@ py::array adjoint_to_image(const py::array& gradient, const DoubleArray& positio
                            const DoubleArray& matrix, bool nearest, Index rows, Index columns, int n_threads) {
     return with_real_type("gradient", gradient.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
-        const AdjointTable<T>& packed = table_of<T>(table);
+        const AdjointTable<T>& packed = table.of<T>();
         const MomentsView<T> view = moments_view<T>("gradient", gradient, packed.n_modes);
         const PositionsView centres = positions_view(positions);
         expect_rows(centres, view.count);
@@ -89,7 +62,7 @@ py::array gradient_of_positions(const py::array& gradient, const py::array& imag
     }
     return with_real_type("gradient", gradient.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
-        const AdjointTable<T>& packed = table_of<T>(table);
+        const AdjointTable<T>& packed = table.of<T>();
         const MomentsView<T> view = moments_view<T>("gradient", gradient, packed.n_modes);
         const ImageView<T> pixels = image_view<T>(image);
         const PositionsView centres = positions_view(positions);
@@ -108,11 +81,7 @@ py::array gradient_of_positions(const py::array& gradient, const py::array& imag
 }  // namespace
 
 void define_adjoint(py::module_& module) {
-    py::class_<Table>(module, "AdjointTable", "Weights (J, P * P) packed for the adjoint, in one precision.",
-                        py::module_local())
-        .def(py::init(&make_table), py::arg("weights").noconvert(), py::arg("size"), py::arg("dtype"))
-        .def_property_readonly("folded", &Table::folded, "Whether every mode has the parity that folding needs.")
-        .def_property_readonly("dtype", &Table::dtype);
+    Table::define(module, "AdjointTable", "Weights (J, P * P) packed for the adjoint, in one precision.");
 
     module.def("patch_moments_adjoint", &adjoint_to_patches, py::arg("gradient"), py::arg("table"),
                py::arg("n_threads"), "Patches (N, P, P): the gradient (N, J) times the weights.");

@@ -1,7 +1,5 @@
 #include <pybind11/stl.h>
 
-#include <variant>
-
 #include "arrays.hpp"
 #include "contextem/instruction_sets.hpp"
 #include "contextem/moments.hpp"
@@ -9,37 +7,12 @@
 #include "contextem/roofline.hpp"
 #include "contextem/zernike.hpp"
 #include "core.hpp"
+#include "tables.hpp"
 
 namespace contextem::bindings {
 namespace {
 
-// Weights packed for the kernels of this processor, in one precision.
-struct Table {
-    std::variant<MomentTable<float>, MomentTable<double>> packed;
-
-    bool folded() const {
-        return std::visit([](const auto& table) { return table.folded; }, packed);
-    }
-    const char* dtype() const { return packed.index() == 0 ? "float32" : "float64"; }
-};
-
-Table make_table(const DoubleArray& weights, Index size, const py::dtype& dtype) {
-    if (size < 1 || weights.ndim() != 2 || weights.shape(1) != size * size || weights.shape(0) < 1) {
-        throw py::value_error("weights: expected shape (J, size * size)");
-    }
-    return with_real_type("dtype", dtype, [&](auto zero) {
-        using T = decltype(zero);
-        return Table{MomentTable<T>(weights.data(), weights.shape(0), size)};
-    });
-}
-
-template <class T>
-const MomentTable<T>& table_of(const Table& table) {
-    if (const auto* packed = std::get_if<MomentTable<T>>(&table.packed)) {
-        return *packed;
-    }
-    throw py::type_error(std::string("table: expected the array's precision, got ") + table.dtype());
-}
+using Table = PackedTable<MomentTable>;
 
 py::array extract(const py::array& image, const DoubleArray& positions, Index size, const DoubleArray& matrix,
                   bool nearest, int n_threads) {
@@ -61,7 +34,7 @@ py::array extract(const py::array& image, const DoubleArray& positions, Index si
 py::array moments_of_patches(const py::array& patches, const Table& table, int n_threads) {
     return with_real_type("patches", patches.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
-        const MomentTable<T>& packed = table_of<T>(table);
+        const MomentTable<T>& packed = table.of<T>();
         const PatchesView<T> view = patches_view<T>(patches, packed.size);
         py::array_t<T> moments = aligned_array<T>({view.count, packed.n_modes});
         T* out = moments.mutable_data();
@@ -77,7 +50,7 @@ py::array moments_of_columns(const py::array& image, const DoubleArray& position
                              const DoubleArray& matrix, bool nearest, int n_threads) {
     return with_real_type("image", image.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
-        const MomentTable<T>& packed = table_of<T>(table);
+        const MomentTable<T>& packed = table.of<T>();
         const ImageView<T> view = image_view<T>(image);
         const PositionsView centres = positions_view(positions);
         const PatchGrid grid = patch_grid(packed.size, matrix, nearest);
@@ -128,7 +101,7 @@ void copy_float32(const FloatArray& source, FloatArray& target, Index passes) {
 py::array moments_at_every_pixel(const py::array& image, const Table& table, int n_threads) {
     return with_real_type("image", image.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
-        const MomentTable<T>& packed = table_of<T>(table);
+        const MomentTable<T>& packed = table.of<T>();
         const ImageView<T> view = image_view<T>(image);
         py::array_t<T> moments = aligned_array<T>({view.rows, view.columns, packed.n_modes});
         T* out = moments.mutable_data();
@@ -194,11 +167,7 @@ PYBIND11_MODULE(_core, module) {
     module.def("copy_values", &copy_float32, py::arg("source").noconvert(), py::arg("target").noconvert(), py::arg("passes"),
                "For benchmarks: copy the values, a multiple of 128, so many times.");
 
-    py::class_<Table>(module, "MomentTable", "Weights (J, P * P) packed for the kernels, in one precision.",
-                      py::module_local())
-        .def(py::init(&make_table), py::arg("weights").noconvert(), py::arg("size"), py::arg("dtype"))
-        .def_property_readonly("folded", &Table::folded, "Whether every mode has the parity that folding needs.")
-        .def_property_readonly("dtype", &Table::dtype);
+    Table::define(module, "MomentTable", "Weights (J, P * P) packed for the kernels, in one precision.");
 
     module.def("extract_patches", &extract, py::arg("image"), py::arg("positions").noconvert(), py::arg("size"),
                py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("n_threads"), "Patches (N, P, P).");
