@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "column_kernels.hpp"
 #include "kernels.hpp"
 
 namespace contextem {
@@ -22,6 +23,24 @@ const InstructionSet& choose() {
     return baseline_kernels();
 }
 
+#define CONTEXTEM_COLUMN_KERNELS(set)                                                                     \
+    ColumnKernels {                                                                                       \
+        peak_kernels32_##set(), peak_kernels64_##set(), lattice_kernels_##set(), growth_kernels_##set(),  \
+            refine_kernels32_##set(), refine_kernels64_##set()                                            \
+    }
+
+ColumnKernels choose_column_kernels() {
+#if defined(CONTEXTEM_X86)
+    if (std::strcmp(simd_name(), "avx512") == 0) {
+        return CONTEXTEM_COLUMN_KERNELS(avx512);
+    }
+    if (std::strcmp(simd_name(), "avx2") == 0) {
+        return CONTEXTEM_COLUMN_KERNELS(avx2);
+    }
+#endif
+    return CONTEXTEM_COLUMN_KERNELS(baseline);
+}
+
 }  // namespace
 
 const InstructionSet& instruction_set() {
@@ -40,6 +59,11 @@ const Kernels<double>& kernels<double>() {
 }
 
 const char* simd_name() { return instruction_set().name; }
+
+const ColumnKernels& column_kernels() {
+    static const ColumnKernels chosen = choose_column_kernels();
+    return chosen;
+}
 
 template <class T>
 Index simd_lanes() {

@@ -3,6 +3,7 @@
 #include <variant>
 
 #include "arrays.hpp"
+#include "columns.hpp"
 #include "contextem/moments.hpp"
 #include "contextem/patches.hpp"
 #include "contextem/zernike.hpp"
@@ -146,4 +147,6 @@ PYBIND11_MODULE(_core, module) {
     module.def("column_moments", &moments_of_columns, py::arg("image"), py::arg("positions").noconvert(),
                py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("n_threads"),
                "Moments (N, J) of the patches around positions (N, 2).");
+
+    define_columns(module);
 }
