@@ -157,6 +157,18 @@ def test_snap_is_as_defined():
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_between_pixels(dtype):
+    rng = np.random.default_rng(11)
+    image = rng.normal(size=(23, 31)).astype(dtype)
+    positions = np.concatenate([rng.uniform(-5, 36, (200, 2)), [[0, 0], [22, 30], [22, 4.5], [7.25, 30]]])
+    values = _kernels.sample_image(image, positions)
+    np.testing.assert_allclose(values, reference.bilinear(image, *positions.T), atol=1e-14)
+    oracle = ndimage.map_coordinates(image, positions.T, np.float64, order=1, mode="nearest")
+    np.testing.assert_allclose(values, oracle, atol=1e-12)
+    np.testing.assert_array_equal(_kernels.sample_image(np.asfortranarray(image), positions, n_threads=3), values)
+
+
 def test_boards_are_blurred_as_by_scipy():
     boards = np.random.default_rng(8).normal(size=(4, 31, 77))
     for sigma in (1.7, 12.0):

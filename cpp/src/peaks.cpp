@@ -163,6 +163,26 @@ void local_levels(const PointGrid& grid, const PositionsView& points, const doub
     });
 }
 
+template <class T>
+void sample_image(const ImageView<T>& image, const PositionsView& positions, int n_threads, double* values) {
+    parallel_for(positions.count, 2048, n_threads, [&](Index begin, Index end) {
+        for (Index p = begin; p < end; ++p) {
+            const double row = std::clamp(positions.data[2 * p], 0.0, static_cast<double>(image.rows - 1));
+            const double column = std::clamp(positions.data[2 * p + 1], 0.0, static_cast<double>(image.columns - 1));
+            const auto top = static_cast<Index>(row);
+            const auto left = static_cast<Index>(column);
+            const Index down = top + 1 < image.rows ? image.row_stride : 0;
+            const Index right = left + 1 < image.columns ? image.column_stride : 0;
+            const T* corner = image.data + top * image.row_stride + left * image.column_stride;
+            const double across = column - static_cast<double>(left);
+            const double upper = corner[0] * (1.0 - across) + corner[right] * across;
+            const double lower = corner[down] * (1.0 - across) + corner[down + right] * across;
+            const double below = row - static_cast<double>(top);
+            values[p] = upper * (1.0 - below) + lower * below;
+        }
+    });
+}
+
 void blur_boards(const double* boards, Index count, Index rows, Index columns, double sigma, int n_threads,
                  double* blurred) {
     const std::vector<double> half = gaussian(sigma);
@@ -187,6 +207,8 @@ void blur_boards(const double* boards, Index count, Index rows, Index columns, d
 
 template void peak_response(const ImageView<float>&, double, int, float*);
 template void peak_response(const ImageView<double>&, double, int, double*);
+template void sample_image(const ImageView<float>&, const PositionsView&, int, double*);
+template void sample_image(const ImageView<double>&, const PositionsView&, int, double*);
 template Maxima local_maxima(const ImageView<float>&, int);
 template Maxima local_maxima(const ImageView<double>&, int);
 

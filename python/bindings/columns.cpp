@@ -62,6 +62,22 @@ py::tuple maxima(const py::array& response, int n_threads) {
     });
 }
 
+DoubleArray sample(const py::array& image, const DoubleArray& positions, int n_threads) {
+    return with_real_type("image", image.dtype(), [&](auto zero) -> DoubleArray {
+        using T = decltype(zero);
+        const ImageView<T> view = image_view<T>(image);
+        const PositionsView places = positions_view(positions);
+        expect(view.rows > 0 && view.columns > 0, "image: expected at least one pixel");
+        DoubleArray values(places.count);
+        double* out = values.mutable_data();
+        {
+            py::gil_scoped_release without_gil;
+            sample_image(view, places, n_threads, out);
+        }
+        return values;
+    });
+}
+
 DoubleArray blur(const DoubleArray& boards, double sigma, int n_threads) {
     expect(boards.ndim() == 3 && positive(sigma), "boards, sigma: expected shape (n, H, W) and a positive width");
     DoubleArray blurred({boards.shape(0), boards.shape(1), boards.shape(2)});
@@ -269,6 +285,8 @@ void define_columns(py::module_& module) {
                "Minus sigma^2 times the Laplacian of the Gaussian-blurred image, (H, W).");
     module.def("local_maxima", &maxima, py::arg("response"), py::arg("n_threads"),
                "Refined positions (K, 2) and heights (K,) of the local maxima above 0.");
+    module.def("sample_image", &sample, py::arg("image"), py::arg("positions").noconvert(), py::arg("n_threads"),
+               "Values (N,) between pixels at positions (N, 2).");
     module.def("blur_boards", &blur, py::arg("boards").noconvert(), py::arg("sigma"), py::arg("n_threads"),
                "Images (n, H, W) blurred by a Gaussian, 0 outside.");
 

@@ -186,6 +186,12 @@ def local_maxima(response: Array, *, n_threads: int = 0) -> tuple[Float64, Float
     return _core.local_maxima(np.ascontiguousarray(response), n_threads)
 
 
+def sample_image(image: Array, positions: Float64, *, n_threads: int = 0) -> Float64:
+    """Values (N,) of an image at positions (N, 2) between its pixels; beyond the border those of the nearest pixel."""
+    _arrays.check_image(image)
+    return _core.sample_image(image, _arrays.check_positions(positions), n_threads)
+
+
 def blur_boards(boards: Float64, sigma: float, *, n_threads: int = 0) -> Float64:
     """Images (n, H, W) blurred by a Gaussian of standard deviation ``sigma``, px; outside of them is 0."""
     return _core.blur_boards(boards, sigma, n_threads)

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from contextem import _kernels
 from contextem.grains import Grain, find_grains
@@ -328,7 +327,7 @@ def _between_grains(grains: list[Grain], peaks: Peaks, a: float) -> _Found:
 def _explained(grains: list[Grain], response: Image) -> float:
     """Peak response summed over all columns: it averages to zero over sites put at random."""
     columns = np.concatenate([np.empty((0, 2)), *(grain.positions[grain.sublattice >= 0] for grain in grains)])
-    return float(ndimage.map_coordinates(response, columns.T, np.float64, order=1, mode="nearest").sum())
+    return float(_kernels.sample_image(response, columns).sum())
 
 
 def _clarity(grains: list[Grain], peaks: Peaks, response: Image, reach: float) -> float:
@@ -337,8 +336,5 @@ def _clarity(grains: list[Grain], peaks: Peaks, response: Image, reach: float) -
         return 0.0
     columns = np.concatenate([grain.positions[grain.sublattice >= 0] for grain in grains])
     snapped, weight = peaks.snap(columns, reach)
-    here, top = (
-        ndimage.map_coordinates(response, where[weight > 0].T, np.float64, order=1, mode="nearest").sum()
-        for where in (columns, snapped)
-    )
+    here, top = (_kernels.sample_image(response, where[weight > 0]).sum() for where in (columns, snapped))
     return float(here / top) if top > 0 else 0.0

@@ -6,6 +6,7 @@ an empty chalcogen site, a double vacancy, from a hollow one; so the cosets are 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,17 +77,16 @@ class _Cosets:
         self.coset = (indices[:, 0] - indices[:, 1]) % 3
         self.value = value
         self.own = [counts & (self.coset == k) for k in range(3)]
+        extent = self.index.max(axis=0) + 1
+        self.place = np.ravel_multi_index(tuple(self.index.T), extent)
+        self.boards = np.zeros((9, *extent))  # coset and power of the value
+        for board, (sites, power) in zip(self.boards, itertools.product(self.own, range(3)), strict=True):
+            board.ravel()[self.place[sites]] = value[sites] ** power
 
     def local(self, width: float) -> tuple[Floats, Floats]:
         """Means and their squared standard errors in Gaussian neighbourhoods, (3, S) each."""
-        extent = self.index.max(axis=0) + 1
-        boards = np.zeros((3, 3, *extent))  # coset and power of the value
-        powers = self.value ** np.arange(3)[:, None]
-        for board, sites in zip(boards, self.own, strict=True):
-            board[:, self.index[sites, 0], self.index[sites, 1]] = powers[:, sites]
-        blurred = _kernels.blur_boards(boards.reshape(9, *extent), width).reshape(3, 3, -1)
-        here = np.ravel_multi_index(tuple(self.index.T), extent)
-        mass, first, second = (blurred[:, power].take(here, axis=1) for power in range(3))
+        blurred = _kernels.blur_boards(self.boards, width).reshape(3, 3, -1)
+        mass, first, second = (blurred[:, power].take(self.place, axis=1) for power in range(3))
         mass = np.maximum(mass, 1e-6)
         mean = first / mass
         error2 = np.maximum(second / mass - mean**2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
@@ -132,7 +132,7 @@ class _Cosets:
 
 def _judge(sites: Sites, response: Image) -> Grain:
     """Keep the sites on the lattice and tell their sublattices."""
-    value = ndimage.map_coordinates(response, sites.positions.T, np.float64, order=1, mode="nearest")
+    value = _kernels.sample_image(response, sites.positions)
     supported = sites.support >= SUPPORT
     if not supported.any():
         return Grain(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), *np.zeros((3, 0)))

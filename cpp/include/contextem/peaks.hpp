@@ -30,6 +30,11 @@ void local_levels(const PointGrid& grid, const PositionsView& points, const doub
                   int n_threads,
                   double* levels);  // (K)
 
+// Values between pixels, bilinear; beyond the border those of the nearest pixel.
+template <class T>
+void sample_image(const ImageView<T>& image, const PositionsView& positions, int n_threads,
+                  double* values);  // (N)
+
 // Each of n images blurred by a Gaussian of standard deviation `sigma` that ends at 4 sigma; 0 outside the images.
 void blur_boards(const double* boards,  // (n, rows, columns)
                  Index count, Index rows, Index columns, double sigma, int n_threads,
