@@ -79,12 +79,12 @@ struct ColumnKernels {
     RefineKernels<double> refine64;
 };
 
-#define CONTEXTEM_DECLARE_SET(set)            \
-    PeakKernels<float> peak_kernels32_##set();   \
-    PeakKernels<double> peak_kernels64_##set();  \
-    LatticeKernels lattice_kernels_##set();      \
-    GrowthKernels growth_kernels_##set();        \
-    RefineKernels<float> refine_kernels32_##set(); \
+#define CONTEXTEM_DECLARE_SET(set)                   \
+    PeakKernels<float> peak_kernels32_##set();       \
+    PeakKernels<double> peak_kernels64_##set();      \
+    LatticeKernels lattice_kernels_##set();          \
+    GrowthKernels growth_kernels_##set();            \
+    RefineKernels<float> refine_kernels32_##set();   \
     RefineKernels<double> refine_kernels64_##set();
 
 CONTEXTEM_DECLARE_SET(baseline)

@@ -103,7 +103,10 @@ class _Cosets:
         every = np.arange(len(self.value))
         for width in _WIDTHS:
             mean, error2 = self.local(width)
-            darkest, second = np.argsort(mean, axis=0)[:2]
+            a, b, c = mean
+            darkest = np.where(a <= b, np.where(a <= c, 0, 2), np.where(b <= c, 1, 2))
+            brightest = np.where(c >= b, np.where(c >= a, 2, 0), np.where(b >= a, 1, 0))
+            second = 3 - darkest - brightest
             gap = mean[second, every] - mean[darkest, every]
             sure = gap > 5 * np.sqrt(error2[second, every] + error2[darkest, every])
             hollow = np.where(sure, darkest, hollow)
