@@ -17,7 +17,6 @@ from contextem.lattice import Floats, lattice_constant
 from contextem.peaks import Peaks
 
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 SNAP = 0.24
 """A peak stands at a site when it lies within this fraction of a from the predicted position."""
