@@ -5,6 +5,7 @@
 #pragma once
 
 #include "adjoint_kernels.hpp"
+#include "column_kernels.hpp"
 #include "moment_kernels.hpp"
 #include "roofline_kernels.hpp"
 #include "rotation_kernels.hpp"
@@ -32,6 +33,10 @@ struct InstructionSet {
     BothPrecisions<MomentKernels> moments;
     BothPrecisions<AdjointKernels> adjoint;
     BothPrecisions<RotationKernels> rotation;
+    BothPrecisions<PeakKernels> peaks;
+    BothPrecisions<RefineKernels> refine;
+    LatticeKernels lattice;
+    GrowthKernels growth;
     RooflineKernels roofline;
 };
 

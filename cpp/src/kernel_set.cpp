@@ -10,6 +10,12 @@ template <class T>
 AdjointKernels<T> adjoint_kernels();
 template <class T>
 RotationKernels<T> rotation_kernels();
+template <class T>
+PeakKernels<T> peak_kernels();
+template <class T>
+RefineKernels<T> refine_kernels();
+LatticeKernels lattice_kernels();
+GrowthKernels growth_kernels();
 RooflineKernels roofline_kernels();
 
 InstructionSet kernel_set() {
@@ -17,6 +23,10 @@ InstructionSet kernel_set() {
             {moment_kernels<float>(), moment_kernels<double>()},
             {adjoint_kernels<float>(), adjoint_kernels<double>()},
             {rotation_kernels<float>(), rotation_kernels<double>()},
+            {peak_kernels<float>(), peak_kernels<double>()},
+            {refine_kernels<float>(), refine_kernels<double>()},
+            lattice_kernels(),
+            growth_kernels(),
             roofline_kernels()};
 }
 

@@ -180,5 +180,6 @@ PYBIND11_MODULE(_core, module) {
                "Moments (H, W, J) of the patches around every pixel.");
 
     define_adjoint(module);
+    define_columns(module);
     define_rotation(module);
 }

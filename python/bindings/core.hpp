@@ -6,6 +6,7 @@
 namespace contextem::bindings {
 
 void define_adjoint(pybind11::module_& module);
+void define_columns(pybind11::module_& module);
 void define_rotation(pybind11::module_& module);
 
 }  // namespace contextem::bindings

@@ -75,3 +75,58 @@ def rotate(
     across: NDArray[np.float64],
     n_threads: int,
 ) -> NDArray[Any]: ...
+
+class Points:
+    def __init__(self, positions: NDArray[np.float64]) -> None: ...
+    def within(
+        self, sites: NDArray[np.float64], reach: float, n_threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
+    def nearest(
+        self, sites: NDArray[np.float64], k: int, n_threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
+    def levels(
+        self, heights: NDArray[np.float64], k: int, percentile: float, n_threads: int
+    ) -> NDArray[np.float64]: ...
+    def snap(
+        self, strength: NDArray[np.float64], sites: NDArray[np.float64], reach: float, n_threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def grow(
+        self,
+        strength: NDArray[np.float64],
+        seed: int,
+        basis: NDArray[np.float64],
+        reach: float,
+        height: int,
+        width: int,
+        n_threads: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]: ...
+
+def peak_response(image: NDArray[Any], sigma: float, n_threads: int) -> NDArray[Any]: ...
+def local_maxima(response: NDArray[Any], n_threads: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def sample_image(image: NDArray[Any], positions: NDArray[np.float64], n_threads: int) -> NDArray[np.float64]: ...
+def blur_boards(boards: NDArray[np.float64], sigma: float, n_threads: int) -> NDArray[np.float64]: ...
+def tile_spectra(
+    image: NDArray[Any],
+    corners: NDArray[np.int64],
+    rows: int,
+    columns: int,
+    pad: int,
+    centre: int,
+    sigma: float,
+    n_threads: int,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]: ...
+def spoke_scores(
+    power: NDArray[np.float32], pad: float, radius: NDArray[np.float64], angle: NDArray[np.float64], n_threads: int
+) -> NDArray[np.float64]: ...
+def hexagon_spots(
+    power: NDArray[np.float32], pad: float, radius: NDArray[np.float64], angle: NDArray[np.float64], n_threads: int
+) -> NDArray[np.float64]: ...
+def refine_columns(
+    image: NDArray[Any],
+    start: NDArray[np.float64],
+    movable: NDArray[np.bool_],
+    sigma: float,
+    spacing: float,
+    furthest: float,
+    n_threads: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]: ...

@@ -285,6 +285,77 @@ def select_host(array: Any, name: str, backend: str | None) -> HostKernels:
     return _HOST[backend]
 
 
+Points = _core.Points
+"""Points of the plane sorted into cells, to find the nearest of them."""
+
+
+def peak_response(image: Array, sigma: float, *, n_threads: int = 0) -> Array:
+    """Minus sigma^2 times the Laplacian of the Gaussian-blurred image, (H, W), in the image's dtype."""
+    _arrays.check_image(image)
+    return _core.peak_response(image, sigma, n_threads)
+
+
+def local_maxima(response: Array, *, n_threads: int = 0) -> tuple[Float64, Float64]:
+    """Refined positions (K, 2) and heights (K,) of the local maxima above 0 of a response (H, W)."""
+    _arrays.check_image(response)
+    return _core.local_maxima(np.ascontiguousarray(response), n_threads)
+
+
+def sample_image(image: Array, positions: Float64, *, n_threads: int = 0) -> Float64:
+    """Values (N,) of an image at positions (N, 2) between its pixels; beyond the border those of the nearest pixel."""
+    _arrays.check_image(image)
+    return _core.sample_image(image, _arrays.check_positions(positions), n_threads)
+
+
+def blur_boards(boards: Float64, sigma: float, *, n_threads: int = 0) -> Float64:
+    """Images (n, H, W) blurred by a Gaussian of standard deviation ``sigma``, px; outside of them is 0."""
+    return _core.blur_boards(boards, sigma, n_threads)
+
+
+def tile_spectra(
+    image: Array,
+    corners: NDArray[np.int64],
+    side: NDArray[np.int64],
+    pad: int,
+    centre: int,
+    sigma: float,
+    *,
+    n_threads: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Blurred power spectra (n, 2 c, 2 c) of windowed tiles, and whether each tile varies, (n,)."""
+    _arrays.check_image(image)
+    return _core.tile_spectra(image, corners, int(side[0]), int(side[1]), pad, centre, float(sigma), n_threads)
+
+
+def spoke_scores(
+    power: NDArray[np.float32], pad: int, radius: Float64, angle: Float64, *, n_threads: int = 0
+) -> Float64:
+    """Log power over the background of the weakest of three spots, mean of both orders: (n, R, A)."""
+    return _core.spoke_scores(power, float(pad), radius, angle, n_threads)
+
+
+def hexagon_spots(
+    power: NDArray[np.float32], pad: int, radius: Float64, angle: Float64, *, n_threads: int = 0
+) -> Float64:
+    """Centres of gravity, bins, of the strongest spots near the three ideal ones of each tile: (n, 3, 2)."""
+    return _core.hexagon_spots(power, float(pad), radius, angle, n_threads)
+
+
+def refine_columns(
+    image: Array,
+    start: Float64,
+    movable: NDArray[np.bool_],
+    sigma: float,
+    spacing: float,
+    furthest: float,
+    *,
+    n_threads: int = 0,
+) -> tuple[Float64, Float64, Float64, float]:
+    """Positions (N, 2), amplitudes and deviations (N,) and common width, px, of Gaussian columns that overlap."""
+    _arrays.check_image(image)
+    return _core.refine_columns(image, _arrays.check_positions(start), movable, sigma, spacing, furthest, n_threads)
+
+
 def zernike_indices(n_max: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Degrees and orders of all modes up to ``n_max``, both (J,)."""
     n, m = _core.zernike_indices(n_max)

@@ -7,18 +7,17 @@ indices handed on from peak to peak) -> grains (which sublattice is hollow, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
+from contextem import _kernels
 from contextem.grains import Grain, find_grains
 from contextem.growth import SNAP
 from contextem.lattice import average_cells, find_frames, lattice_constant
 from contextem.micrograph import Micrograph
-from contextem.peaks import Peaks, find_peaks, peak_response
+from contextem.peaks import Image, Peaks, find_peaks, peak_response
 
 CLASSES = ("metal", "dopant", "X2", "single_vacancy", "double_vacancy")
 """Classes of a column, in the order of every table of probabilities."""
@@ -29,6 +28,12 @@ LATTICE_CONSTANTS = (3.1, 3.75)
 _LEAST_QUALITY = 1.2  # of the best tile, in which noise reaches 1.1
 _COARSE = 0.2  # lattice constants, width of the Gaussian where noise hides single columns
 _CLEAR = 0.8  # clarity above which averaging over cells has nothing to add
+_PEAK_SPREAD = 0.02  # lattice constants, standard deviation of peaks about where their neighbours predict them
+_SPREAD = 0.015  # and of columns; displacements in a crystal are less, scans add to them
+_COLUMN_WIDTH = 0.16  # lattice constants, first guess of the standard deviation of a column
+_FURTHEST = 0.15  # lattice constants; a column whose refinement moves it further keeps its position
+_CALIBRATION = 1.2  # true over calculated deviation, on simulated Gaussian columns
+_MISFIT = 0.002  # lattice constants, displacement of a bright column by what the fit of its neighbours leaves
 _LOPSIDED = 0.95  # site spacings; sites in the last row of a flake have about this much
 
 
@@ -125,7 +130,8 @@ def find_columns(
     Returns
     -------
     Columns
-        Positions come from the neighbours and, as far as noise lets it improve on them, the peak of the column itself.
+        Positions come from the neighbours and, as far as noise lets it improve on them, from the image, to which the
+        observed columns are fitted as Gaussians that overlap.
 
     Raises
     ------
@@ -164,8 +170,7 @@ def find_columns(
         f"micrograph: no lattice with a lattice constant of {shortest:.2f} to {longest:.2f} Å is seen at "
         f"{micrograph.sampling:.4g} Å/px; check the sampling and the host"
     )
-    image = np.asarray(micrograph.data, dtype=np.float64)
-    image = (image - image.mean()) / image.std()  # truncated kernels do not cancel a large offset quite
+    image = _standardised(micrograph.data)
     frames = find_frames(image, guess, float(np.sqrt(longest / shortest)) - 1)
     if not frames or frames[0].quality < _LEAST_QUALITY:
         raise ValueError(unseen)
@@ -180,14 +185,25 @@ def find_columns(
         grains = max(grains, find_grains(averaged, frames, coarse), key=lambda each: _explained(each, coarse))
     if not grains:
         raise ValueError(unseen)
-    columns = [_columns_of(grain, peaks, a) for grain in grains]
+    parts = [_columns_of(grain, peaks, a) for grain in grains]
     if clarity >= _CLEAR:
-        columns.append(_between_grains(grains, peaks, a))
+        parts.append(_between_grains(grains, peaks, a))
     return Columns(
-        np.concatenate([part.positions for part in columns]),
-        np.concatenate([part.sublattice for part in columns]),
-        np.concatenate([part.observed for part in columns]),
+        _refined(image, parts, a),
+        np.concatenate([part.sublattice for part in parts]),
+        np.concatenate([part.observed for part in parts]),
     )
+
+
+def _standardised(data: NDArray[Any]) -> NDArray[np.float32]:
+    """Image of mean 0 and standard deviation 1: truncated kernels do not cancel a large offset quite."""
+    blocks = [slice(start, start + 64) for start in range(0, len(data), 64)]  # rows that stay in the cache
+    mean = sum(float(np.sum(data[block], dtype=np.float64)) for block in blocks) / data.size
+    variance = sum(float(np.sum(np.subtract(data[block], mean, dtype=np.float64) ** 2)) for block in blocks) / data.size
+    image = np.empty(data.shape, dtype=np.float32)
+    for block in blocks:
+        image[block] = np.subtract(data[block], mean, dtype=np.float64) * (1 / np.sqrt(variance))
+    return image
 
 
 def _expected_range(context: HasLatticeConstant | None) -> tuple[float, float]:
@@ -202,17 +218,55 @@ def _expected_range(context: HasLatticeConstant | None) -> tuple[float, float]:
     return float(a), float(a)
 
 
-def _columns_of(grain: Grain, peaks: Peaks, a: float) -> Columns:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Columns before their positions are refined.
+
+    Parameters
+    ----------
+    predicted
+        (N, 2) position that the neighbours predict, px; that of the peak where there is no lattice.
+    start
+        (N, 2) position to refine, px.
+    sublattice, observed
+        (N,) as in `Columns`.
+    """
+
+    predicted: NDArray[np.float64]
+    start: NDArray[np.float64]
+    sublattice: NDArray[np.int64]
+    observed: NDArray[np.bool_]
+
+
+def _columns_of(grain: Grain, peaks: Peaks, a: float) -> _Found:
     """Columns of one grain; sites beyond its edge need a peak of their own."""
     grain = grain.take(grain.sublattice >= 0)
     measured, weight = peaks.snap(grain.positions, SNAP * a)
     keep = (weight > 0.02) | (grain.lopsided < _LOPSIDED)
     grain, measured, weight = grain.take(keep), measured[keep], weight[keep]
-    positions = grain.positions.copy()
+    start = grain.positions.copy()
     seen = weight > 0
-    if seen.any():
-        positions[seen] = _combine(positions[seen], measured[seen], weight[seen], 0.02 * a)
-    return Columns(positions, grain.sublattice, seen)
+    start[seen] = _combine(start[seen], measured[seen], weight[seen], _PEAK_SPREAD * a)
+    return _Found(grain.positions, start, grain.sublattice, seen)
+
+
+def _refined(image: NDArray[np.float32], parts: list[_Found], a: float) -> NDArray[np.float64]:
+    """Positions (N, 2) of the columns of all parts: fitted to the image where observed, less what overlaps."""
+    start = np.concatenate([part.start for part in parts])
+    observed = np.concatenate([part.observed for part in parts])
+    fitted, amplitude, deviation, _ = _kernels.refine_columns(
+        image, start, observed, _COLUMN_WIDTH * a, a / np.sqrt(3), _FURTHEST * a
+    )
+    # neighbours are not Gaussian to the last: what they leave displaces the dim columns most
+    misfit = _MISFIT * a * np.percentile(amplitude, 85) / np.maximum(amplitude, 1e-9)
+    deviation = np.minimum(np.hypot(_CALIBRATION * deviation, misfit), a)
+    first = 0
+    for part in parts:
+        own = np.arange(first, first + len(part.start))[part.observed]
+        first += len(part.start)
+        if (part.sublattice >= 0).any() and len(own):
+            fitted[own] = _blend(part.predicted[part.observed], fitted[own], deviation[own], _SPREAD * a)
+    return fitted
 
 
 def _combine(
@@ -223,41 +277,64 @@ def _combine(
     The neighbours predict a position within `spread`, px. What the measured ones deviate from that beyond it is their
     own error; it is estimated from the columns of similar weight.
     """
-    miss2 = ((measured - predicted) ** 2).sum(axis=1)
-    groups = np.array_split(np.argsort(weight), max(1, min(12, len(weight) // 25)))
-    level = [float(weight[group].mean()) for group in groups]
-    variance = [float(np.median(miss2[group])) / (2 * np.log(2)) for group in groups]  # per axis, Rayleigh
-    own = np.maximum(np.interp(weight, level, variance) - spread**2, 0.1 * spread**2)
+    groups = _alike(weight)
+    variance = np.interp(weight, [weight[group].mean() for group in groups], _variance(measured - predicted, groups))
+    own = np.maximum(variance - spread**2, 0.1 * spread**2)
     total = spread**2 + own
+    miss2 = ((measured - predicted) ** 2).sum(axis=1)
     share = spread**2 / total / (1 + miss2 / (8 * total))  # a peak far off is less likely to be the column's own
     return np.asarray(predicted + share[:, None] * (measured - predicted))
 
 
-def _between_grains(grains: list[Grain], peaks: Peaks, a: float) -> Columns:
+def _blend(
+    predicted: NDArray[np.float64], fitted: NDArray[np.float64], deviation: NDArray[np.float64], spread: float
+) -> NDArray[np.float64]:
+    """Average predicted and fitted positions by their variances.
+
+    Columns stand within `spread`, px, of where their neighbours predict them; what fitted ones scatter beyond it and
+    beyond their deviations, (N,) px, is error of the scan. It is estimated from columns of similar deviation.
+    """
+    own = deviation**2
+    groups = _alike(own)
+    scatter = np.interp(own, [own[group].mean() for group in groups], _variance(fitted - predicted, groups))
+    own = np.maximum(own, scatter - spread**2)
+    return np.asarray(predicted + (spread**2 / (spread**2 + own))[:, None] * (fitted - predicted))
+
+
+def _alike(values: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    """Numbers of the columns in groups of similar value, the least first."""
+    return np.array_split(np.argsort(values), max(1, min(12, len(values) // 25)))
+
+
+def _variance(miss: NDArray[np.float64], groups: list[NDArray[np.int64]]) -> list[float]:
+    """Variance per axis of offsets (N, 2) in each group, from the median of their lengths (Rayleigh)."""
+    length2 = (miss**2).sum(axis=1)
+    return [float(np.median(length2[group])) / (2 * np.log(2)) for group in groups]
+
+
+def _between_grains(grains: list[Grain], peaks: Peaks, a: float) -> _Found:
     """Peaks on no lattice with columns round them, as in grain boundaries."""
     sites = np.concatenate([grain.positions for grain in grains])
     atomic = sites[np.concatenate([grain.sublattice for grain in grains]) >= 0]
     bright = peaks.positions[peaks.strength > 0.3]
-    to_site, _ = cKDTree(sites).query(bright)
-    to_columns, _ = cKDTree(atomic).query(bright, k=3)
-    free = (to_site > 0.25 * a) & (to_columns[:, 0] > 0.35 * a) & (to_columns[:, 2] < 1.1 * a)
-    return Columns(bright[free])
+    to_site, _ = _kernels.Points(sites).within(bright, 0.25 * a, 0)
+    to_columns, _ = _kernels.Points(atomic).nearest(bright, 3, 0)
+    free = np.isinf(to_site) & (to_columns[:, 0] > 0.35 * a) & (to_columns[:, 2] < 1.1 * a)
+    between = bright[free]
+    return _Found(between, between, np.full(len(between), -1), np.ones(len(between), dtype=bool))
 
 
-def _explained(grains: list[Grain], response: NDArray[np.float64]) -> float:
+def _explained(grains: list[Grain], response: Image) -> float:
     """Peak response summed over all columns: it averages to zero over sites put at random."""
     columns = np.concatenate([np.empty((0, 2)), *(grain.positions[grain.sublattice >= 0] for grain in grains)])
-    return float(ndimage.map_coordinates(response, columns.T, order=1, mode="nearest").sum())
+    return float(_kernels.sample_image(response, columns).sum())
 
 
-def _clarity(grains: list[Grain], peaks: Peaks, response: NDArray[np.float64], reach: float) -> float:
+def _clarity(grains: list[Grain], peaks: Peaks, response: Image, reach: float) -> float:
     """Response where its neighbours predict a column, over that of the peak found there; noise moves peaks off."""
     if not grains:
         return 0.0
     columns = np.concatenate([grain.positions[grain.sublattice >= 0] for grain in grains])
     snapped, weight = peaks.snap(columns, reach)
-    here, top = (
-        ndimage.map_coordinates(response, where[weight > 0].T, order=1, mode="nearest").sum()
-        for where in (columns, snapped)
-    )
+    here, top = (_kernels.sample_image(response, where[weight > 0]).sum() for where in (columns, snapped))
     return float(here / top) if top > 0 else 0.0

@@ -6,16 +6,17 @@ an empty chalcogen site, a double vacancy, from a hollow one; so the cosets are 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
+from contextem import _kernels
 from contextem.growth import Sites, best_seed, grow
 from contextem.lattice import Frame, lattice_constant
-from contextem.peaks import Floats, Peaks
+from contextem.peaks import Floats, Image, Peaks
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -76,19 +77,19 @@ class _Cosets:
         self.coset = (indices[:, 0] - indices[:, 1]) % 3
         self.value = value
         self.own = [counts & (self.coset == k) for k in range(3)]
+        extent = self.index.max(axis=0) + 1
+        self.place = np.ravel_multi_index(tuple(self.index.T), extent)
+        self.boards = np.zeros((9, *extent))  # coset and power of the value
+        for board, (sites, power) in zip(self.boards, itertools.product(self.own, range(3)), strict=True):
+            board.ravel()[self.place[sites]] = value[sites] ** power
 
     def local(self, width: float) -> tuple[Floats, Floats]:
         """Means and their squared standard errors in Gaussian neighbourhoods, (3, S) each."""
-        mean, error2 = np.zeros((2, 3, len(self.value)))
-        for k, sites in enumerate(self.own):
-            sums = np.zeros((3, *(self.index.max(axis=0) + 1)))
-            sums[:, self.index[sites, 0], self.index[sites, 1]] = self.value[sites] ** np.arange(3)[:, None]
-            mass, first, second = (
-                ndimage.gaussian_filter(s, width, mode="constant")[self.index[:, 0], self.index[:, 1]] for s in sums
-            )
-            mass = np.maximum(mass, 1e-6)
-            mean[k] = first / mass
-            error2[k] = np.maximum(second / mass - mean[k] ** 2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
+        blurred = _kernels.blur_boards(self.boards, width).reshape(3, 3, -1)
+        mass, first, second = (blurred[:, power].take(self.place, axis=1) for power in range(3))
+        mass = np.maximum(mass, 1e-6)
+        mean = first / mass
+        error2 = np.maximum(second / mass - mean**2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
         return mean, error2
 
     def hollow(self) -> Ints:
@@ -102,7 +103,10 @@ class _Cosets:
         every = np.arange(len(self.value))
         for width in _WIDTHS:
             mean, error2 = self.local(width)
-            darkest, second = np.argsort(mean, axis=0)[:2]
+            a, b, c = mean
+            darkest = np.where(a <= b, np.where(a <= c, 0, 2), np.where(b <= c, 1, 2))
+            brightest = np.where(c >= b, np.where(c >= a, 2, 0), np.where(b >= a, 1, 0))
+            second = 3 - darkest - brightest
             gap = mean[second, every] - mean[darkest, every]
             sure = gap > 5 * np.sqrt(error2[second, every] + error2[darkest, every])
             hollow = np.where(sure, darkest, hollow)
@@ -129,9 +133,9 @@ class _Cosets:
         return np.where(decides, np.where(occupied, other, self.coset), hollow)
 
 
-def _judge(sites: Sites, response: Floats) -> Grain:
+def _judge(sites: Sites, response: Image) -> Grain:
     """Keep the sites on the lattice and tell their sublattices."""
-    value = ndimage.map_coordinates(response, sites.positions.T, order=1, mode="nearest")
+    value = _kernels.sample_image(response, sites.positions)
     supported = sites.support >= SUPPORT
     if not supported.any():
         return Grain(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), *np.zeros((3, 0)))
@@ -154,7 +158,7 @@ def _name_sublattices(sublattice: Ints, hollow: Ints, value: Floats) -> Ints:
     return named
 
 
-def find_grains(peaks: Peaks, frames: list[Frame], response: Floats) -> list[Grain]:
+def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grain]:
     """Index the peaks grain by grain: from the best tile first, then from what is left unexplained.
 
     Parameters
@@ -176,12 +180,14 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Floats) -> list[Gra
     if len(bright) < 8:
         return []
     positions = peaks.positions[bright]
-    _, near = cKDTree(positions).query(positions, k=8)
+    _, near = _kernels.Points(positions).nearest(positions, 8, 0)
     left = np.ones(len(bright), dtype=bool)
     hopeful = np.arange(len(bright))  # left, and among others that are
     grains: list[Grain] = []
     second = [(frame, _SHEARS) for frame in frames]  # finds what drift or overgrowth has kept from the first round
     for frame, shears in [(frame, _SHEARS[:1]) for frame in frames] + second:
+        if len(hopeful) < 5:
+            break
         distance = np.hypot(*(positions[hopeful] - frame.centre).T)
         candidates = hopeful[np.argsort(distance)[: min(80, np.count_nonzero(distance < 7 * a))]]
         if len(candidates) < 5:
@@ -195,7 +201,7 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Floats) -> list[Gra
         if len(grain) < 30:
             continue
         grains.append(grain)
-        gap, _ = cKDTree(grain.positions).query(positions, distance_upper_bound=0.3 * a)
+        gap, _ = _kernels.Points(grain.positions).within(positions, 0.3 * a, 0)
         left &= ~np.isfinite(gap)
         hopeful = np.flatnonzero(left & (left[near].mean(axis=1) > 0.6))
     return _separate(grains, a)
@@ -204,11 +210,12 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Floats) -> list[Gra
 def _separate(grains: list[Grain], a: float) -> list[Grain]:
     """Give ground that several grains claim to the one whose sublattices show the most contrast there."""
     apart = []
+    points = [_kernels.Points(grain.positions) for grain in grains]
     for number, grain in enumerate(grains):
         keep = np.ones(len(grain), dtype=bool)
         for other_number, other in enumerate(grains):
             if other_number != number:
-                gap, nearest = cKDTree(other.positions).query(grain.positions, distance_upper_bound=0.4 * a)
+                gap, nearest = points[other_number].within(grain.positions, 0.4 * a, 0)
                 claimed = np.isfinite(gap)
                 rival = other.contrast[np.where(claimed, nearest, 0)]
                 keep &= ~claimed | (grain.contrast > rival) | ((grain.contrast == rival) & (number < other_number))
