@@ -7,28 +7,15 @@
 // other half plane follows from P[-v, -u] = P[v, u]. About c rows columns + 2 c^2 rows multiplications.
 // Blocks of one register of bins by 4 lines stay in registers.
 #include "column_kernels.hpp"
+#include "simd.hpp"
 
 namespace contextem {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr Index bins = 16;  // in a register
-#elif defined(__AVX2__)
-constexpr Index bins = 8;
-#else
-constexpr Index bins = 4;
-#endif
+constexpr Index bins = lanes<float>;          // in a register
 constexpr Index lines = 4;                    // of the first product; two registers each
 constexpr Index lines2 = bins == 16 ? 4 : 2;  // of the second; four registers each
-typedef float Bins __attribute__((vector_size(4 * bins)));
-
-inline __attribute__((always_inline)) void load(const float* pointer, Bins& value) {
-    __builtin_memcpy(&value, pointer, sizeof value);
-}
-
-inline __attribute__((always_inline)) void store(float* pointer, const Bins& value) {
-    __builtin_memcpy(pointer, &value, sizeof value);
-}
+using Bins = Vec<float>;
 
 void tile_power(const float* tile, const SpectrumTables& tables, float* work, float* power) {
     const Index rows = tables.rows;
@@ -62,14 +49,12 @@ void tile_power(const float* tile, const SpectrumTables& tables, float* work, fl
             Bins sum_even[lines] = {};
             Bins sum_odd[lines] = {};
             for (Index j = 0; j < half_columns; ++j) {
-                Bins cosine;
-                load(column_cos + j * width + u, cosine);
-                Bins sine;
-                load(column_sin + j * width + u, sine);
+                const Bins cosine = load(column_cos + j * width + u);
+                const Bins sine = load(column_sin + j * width + u);
 #pragma GCC unroll 4
                 for (Index i = 0; i < lines; ++i) {
-                    sum_even[i] += even[(r + i) * half_columns + j] * cosine;
-                    sum_odd[i] += odd[(r + i) * half_columns + j] * sine;
+                    sum_even[i] = multiply_add(splat(even[(r + i) * half_columns + j]), cosine, sum_even[i]);
+                    sum_odd[i] = multiply_add(splat(odd[(r + i) * half_columns + j]), sine, sum_odd[i]);
                 }
             }
             for (Index i = 0; i < lines; ++i) {
@@ -104,22 +89,18 @@ void tile_power(const float* tile, const SpectrumTables& tables, float* work, fl
             Bins sin_real[lines2] = {};
             Bins sin_imag[lines2] = {};
             for (Index j = 0; j < half_rows; ++j) {
-                Bins a;
-                load(even_real + j * width + u, a);
-                Bins b;
-                load(even_imag + j * width + u, b);
-                Bins d;
-                load(odd_real + j * width + u, d);
-                Bins e;
-                load(odd_imag + j * width + u, e);
+                const Bins a = load(even_real + j * width + u);
+                const Bins b = load(even_imag + j * width + u);
+                const Bins d = load(odd_real + j * width + u);
+                const Bins e = load(odd_imag + j * width + u);
 #pragma GCC unroll 4
                 for (Index i = 0; i < lines2; ++i) {
-                    const float cosine = row_cos[j * width + v + i];
-                    const float sine = row_sin[j * width + v + i];
-                    cos_real[i] += cosine * a;
-                    cos_imag[i] += cosine * b;
-                    sin_real[i] += sine * d;
-                    sin_imag[i] += sine * e;
+                    const Bins cosine = splat(row_cos[j * width + v + i]);
+                    const Bins sine = splat(row_sin[j * width + v + i]);
+                    cos_real[i] = multiply_add(cosine, a, cos_real[i]);
+                    cos_imag[i] = multiply_add(cosine, b, cos_imag[i]);
+                    sin_real[i] = multiply_add(sine, d, sin_real[i]);
+                    sin_imag[i] = multiply_add(sine, e, sin_imag[i]);
                 }
             }
             for (Index i = 0; i < lines2 && v + i <= c; ++i) {
