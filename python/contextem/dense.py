@@ -166,6 +166,12 @@ class Spectra:
                 self.n_bytes -= self.kept.popitem(last=False)[1].nbytes
         return made
 
+    def clear(self) -> None:
+        """Forget all."""
+        with self.lock:
+            self.kept.clear()
+            self.n_bytes = 0
+
 
 SPECTRA = Spectra(limit=128 * 2**20)
 
