@@ -32,9 +32,9 @@ GROUP = 8
 """Modes that one thread transforms before their moments are written."""
 SMALLEST_TILE = 320
 """Side in pixels below which overlaps cost more than the cache saves."""
-DIRECT = {"avx512": 1.16e-12, "avx2": 2.1e-12, "sse2": 4.8e-12}
-"""Seconds of the direct method per pixel, sample of its patch and mode (folding counts as 60 modes)."""
-TRANSFORM, CALLS = 2.8e-9, 6e-6
+DIRECT = {"avx512": 1.2e-12, "avx2": 2.2e-12, "sse2": 5.2e-12}
+"""Seconds of the direct method per pixel, sample of its patch and mode (folding counts as 50 modes)."""
+TRANSFORM, CALLS = 2.7e-9, 6e-6
 """Seconds of a transform, its product included: per pixel of the tile, and at least."""
 
 Array = NDArray[Any]
@@ -134,10 +134,10 @@ class Tiling:
 
 def direct_is_faster(extents: tuple[int, int], basis: ZernikeBasis) -> bool:
     """Say which method takes less time for an image of shape (H, W)."""
-    # Float32, one thread, 512 x 512 px: as fast at P = 48 (n_max 10, 76 ms) and 55 (n_max 20, 275 ms) with AVX-512, 33
-    # and 37 with AVX2, 21 and 22 with SSE2; two threads or 1024 x 1024 px add up to 7, float64 takes up to 8 off.
+    # Float32, one thread, 512 x 512 px: as fast at P = 47 (n_max 10, 73 ms) and 53 (n_max 20, 255 ms) with AVX-512, 33
+    # and 37 with AVX2, 21 and 22 with SSE2. Two threads or small images move that up, float64 down by about 6.
     tiling, modes = Tiling.of(extents, basis.size), basis.n_modes
-    direct = DIRECT.get(_core.simd(), DIRECT["sse2"]) * math.prod(extents) * basis.size**2 * (60 + modes)
+    direct = DIRECT.get(_core.simd(), DIRECT["sse2"]) * math.prod(extents) * basis.size**2 * (50 + modes)
     transforms = modes * math.prod(tiling.count)
     return direct <= transforms * (TRANSFORM * math.prod(tiling.shape) + CALLS)
 
@@ -199,8 +199,8 @@ def _by_transforms(image: Array, basis: ZernikeBasis, n_threads: int) -> Array:
         group = np.empty((down, across, len(weights)), image.dtype)
         for (row, column), spectrum in zip(corners, spectra, strict=True):
             for mode, weight in enumerate(weights):
-                whole = fft.irfft2(spectrum * weight, tiling.shape, overwrite_x=True)
-                group[..., mode] = whole[:down, :across]
+                whole_rows = fft.ifft(spectrum * weight, axis=0, overwrite_x=True)[:down]  # the others overlap
+                group[..., mode] = fft.irfft(whole_rows, columns, axis=1)[:, :across]
             target = moments[row : row + down, column : column + across, first : first + len(weights)]
             target[...] = group[: target.shape[0], : target.shape[1]]
 
@@ -231,5 +231,5 @@ def _in_threads(function: Callable[[Any], Any], items: Iterable[Any], n_threads:
 
 
 def _cores() -> int:
-    """Return the number of cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
