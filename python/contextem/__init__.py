@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextem.classification import Classification
     from contextem.columns import Columns, find_columns
     from contextem.context import Context
+    from contextem.dense import dense_moments
     from contextem.micrograph import Detector, Micrograph, estimate_sampling, read
     from contextem.model import load_model
     from contextem.moments import column_moments, patch_moments
@@ -34,6 +35,7 @@ _MODULE_OF = {
     "rotation_invariants": "zernike",
     "patch_moments": "moments",
     "column_moments": "moments",
+    "dense_moments": "dense",
     "patch_moments_adjoint": "adjoint",
     "column_moments_adjoint": "adjoint",
     "Context": "context",
@@ -55,6 +57,7 @@ __all__ = [
     "classify",
     "column_moments",
     "column_moments_adjoint",
+    "dense_moments",
     "estimate_sampling",
     "extract_patches",
     "find_columns",

@@ -77,6 +77,9 @@ class Kernels(Protocol):
 class HostKernels(Kernels, Protocol):
     """The kernels of a backend that works on NumPy arrays, among them those that CUDA has not."""
 
+    def dense_moments(self, image: Any, table: WeightTable, n_threads: int) -> Any:
+        """Moments (H, W, J) of the patch around every pixel of an image (H, W)."""
+
     def patch_moments_adjoint(self, gradient: Any, table: WeightTable, n_threads: int) -> Any:
         """Patches (N, P, P) from a gradient (N, J) with respect to their moments."""
 
@@ -119,6 +122,9 @@ class _Reference:
         self, image: Array, positions: Float64, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
     ) -> Array:
         return reference.column_moments(image, positions, table.weights, table.size, matrix, interpolation)
+
+    def dense_moments(self, image: Array, table: WeightTable, n_threads: int) -> Array:
+        return reference.dense_moments(image, table.weights, table.size)
 
     def patch_moments_adjoint(self, gradient: Array, table: WeightTable, n_threads: int) -> Array:
         return reference.patch_moments_adjoint(gradient, table.weights, table.size)
@@ -168,6 +174,9 @@ class _Cpp:
     ) -> Array:
         packed = table.packed(image.dtype)
         return _core.column_moments(image, positions, packed, matrix, interpolation == "nearest", n_threads)
+
+    def dense_moments(self, image: Array, table: WeightTable, n_threads: int) -> Array:
+        return _core.dense_moments(image, table.packed(image.dtype), n_threads)
 
     def patch_moments_adjoint(self, gradient: Array, table: WeightTable, n_threads: int) -> Array:
         return _core.patch_moments_adjoint(gradient, table.adjoint(gradient.dtype), n_threads)

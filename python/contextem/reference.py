@@ -213,6 +213,14 @@ def column_moments(
     return moments
 
 
+def dense_moments(image: Real, weights: Float64, size: int) -> Real:
+    """Moments (H, W, J) of the patch (r + k - h, c + l - h), h = (P - 1) // 2, of every pixel (r, c); 0 outside."""
+    before = (size - 1) // 2
+    padded = np.pad(image, (before, size - 1 - before))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
+    return np.array([patch_moments(row, weights) for row in windows])
+
+
 def patch_moments_adjoint(gradient: Real, weights: Float64, size: int) -> Real:
     """Patches (N, P, P) from a gradient (N, J): q[p, i] = sum_j g[p, j] w[j, i], in the gradient's dtype."""
     patches: Real = (gradient @ weights.astype(gradient.dtype)).reshape(len(gradient), size, size)
