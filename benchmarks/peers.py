@@ -112,7 +112,9 @@ class Scene:
 
     @cached_property
     def patches(self) -> np.ndarray:
-        return self.gather()
+        patches = ctm.extract_patches(self.image, self.centres, self.size)
+        np.testing.assert_array_equal(patches, self.gather())
+        return patches
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,13 @@ def best_times(
 ) -> dict[Any, float]:
     """Return the best time of each, taken in turns, so that a clock that drifts changes all alike.
 
-    Each runs twice in its turn and the second run counts: it finds the caches as it leaves them itself, not as the one
-    before it did.
+    Each runs three times in its turn and the last run counts: it finds the caches as it leaves them itself, not as the
+    one before it did.
     """
     best = dict.fromkeys(functions, np.inf)
     for _ in range(repeats):
         for name, function in functions.items():
+            function()
             function()
             start = clock()
             function()
