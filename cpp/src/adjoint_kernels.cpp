@@ -205,28 +205,6 @@ void transpose(const T* in, Index in_stride, Index rows, Index columns, T* out, 
     }
 }
 
-// Where a patch of scale 1 lies if it is wholly inside the image: its first sample, decided as by the forward kernel.
-struct UnitCorner {
-    bool inside;
-    Tap top;
-    Tap left;
-};
-
-CONTEXTEM_INLINE UnitCorner unit_corner(const double* position, const PatchGrid& grid, Index rows, Index columns) {
-    const double row = position[0] - grid.half();
-    const double column = position[1] - grid.half();
-    if (!grid.unit() || !inside(row, rows) || !inside(column, columns)) {
-        return {false, {}, {}};
-    }
-    const Tap above = make_tap(row, Interpolation::linear);
-    const Tap before = make_tap(column, Interpolation::linear);
-    if (above.index + grid.size + (above.share > 0.0 ? 1 : 0) > rows ||
-        before.index + grid.size + (before.share > 0.0 ? 1 : 0) > columns) {
-        return {false, {}, {}};
-    }
-    return {true, make_tap(row, grid.interpolation), make_tap(column, grid.interpolation)};
-}
-
 // All samples share one offset between pixels: each patch row is blended with itself moved by one column, then added to
 // two image rows.
 template <class T>

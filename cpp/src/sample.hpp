@@ -90,21 +90,11 @@ struct UnitPatch {
 
     UnitPatch() = default;
     UnitPatch(const ImageView<T>& image, const PatchGrid& grid, const double* position) {
-        const double row = position[0] - grid.half();
-        const double column = position[1] - grid.half();
-        if (!inside(row, image.rows) || !inside(column, image.columns)) {
-            return;
-        }
-        // in integers, because row + size - 1 may round onto the border
-        const Tap above = make_tap(row, Interpolation::linear);
-        const Tap before = make_tap(column, Interpolation::linear);
-        if (above.index + grid.size + (above.share > 0.0 ? 1 : 0) <= image.rows &&
-            before.index + grid.size + (before.share > 0.0 ? 1 : 0) <= image.columns) {
-            const Tap top = make_tap(row, grid.interpolation);
-            const Tap left = make_tap(column, grid.interpolation);
-            corner = image.data + top.index * image.row_stride + left.index;
-            down = static_cast<T>(top.share);
-            right = static_cast<T>(left.share);
+        const UnitCorner found = unit_corner(position, grid, image.rows, image.columns);
+        if (found.inside) {
+            corner = image.data + found.top.index * image.row_stride + found.left.index;
+            down = static_cast<T>(found.top.share);
+            right = static_cast<T>(found.left.share);
         }
     }
 

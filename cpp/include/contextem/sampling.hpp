@@ -65,6 +65,24 @@ CONTEXTEM_HD Tap make_tap(double coordinate, Interpolation interpolation) {
     return {index, coordinate - static_cast<double>(index)};
 }
 
+// The first sample of a patch of scale 1 that lies inside the image: all samples share its offset between pixels.
+struct UnitCorner {
+    bool inside;
+    Tap top;
+    Tap left;
+};
+
+// The corner is compared with the last one inside, which is exact: row + P - 1 might round onto the border.
+CONTEXTEM_HD UnitCorner unit_corner(const double* position, const PatchGrid& grid, Index rows, Index columns) {
+    const double row = position[0] - grid.half();
+    const double column = position[1] - grid.half();
+    if (!(grid.unit() && row >= 0.0 && row <= static_cast<double>(rows - grid.size) && column >= 0.0 &&
+          column <= static_cast<double>(columns - grid.size))) {
+        return {false, {0, 0.0}, {0, 0.0}};
+    }
+    return {true, make_tap(row, grid.interpolation), make_tap(column, grid.interpolation)};
+}
+
 // Exact for a == b, unlike (1 - share) a + share b.
 template <class T>
 CONTEXTEM_HD T blend(T a, T b, T share) {
