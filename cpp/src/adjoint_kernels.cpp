@@ -1,13 +1,13 @@
 // The adjoint kernels, compiled once per instruction set (see CMakeLists.txt); all but the last function is local.
 //
 //   stage     gradient (N, J) -> coefficients   12 rows, modes grouped by parity
-//   multiply  coefficients x table -> planes    planes[p, parity, i] = sum of g[p, j] w[j, i] over the modes j of a parity:
-//                                               sums of 12 patches x 2 registers of samples stay in registers
+//   multiply  coefficients x table -> planes    planes[p, parity, i] = sum of g[p, j] w[j, i] over the modes j of a
+//                                               parity: sums of 12 patches x 2 registers of samples stay in registers
 //   unfold    planes -> patch (P, P)            sums and differences of the four planes, one quadrant each
 //   spread    patch -> image                    every sample onto the pixels it was read from, by its shares
 //
-// Multiply-adds of one patch: J D / 4, with D the samples in the disk (13,700 at 32 x 32, 66 modes); 3 (P + 1)^2 more to
-// spread it at scale 1. Threads own bands of image rows, or patches. Every patch passes through the same instructions
+// Multiply-adds of one patch: J D / 4, with D the samples in the disk (13,700 at 32 x 32, 66 modes); 3 (P + 1)^2 more
+// to spread it at scale 1. Threads own bands of image rows, or patches. Every patch passes through the same instructions
 // wherever it stands, and a pixel sums its columns in the order given, so results do not depend on the threads.
 #include "adjoint_kernels.hpp"
 
@@ -247,7 +247,8 @@ void spread_unit(Tap top, Tap left, Index size, AdjointWorkspace<T>& work, const
     }
 }
 
-// Any scale along the axes: the patch is spread over a segment of image columns, each of its rows alike, then over rows.
+// Any scale along the axes: the patch is spread over a segment of image columns, each of its rows alike, then over
+// rows.
 // Returns false if the segment would be too long to be worth it.
 template <class T>
 bool spread_separable(const double* position, const PatchGrid& grid, AdjointWorkspace<T>& work, const Band<T>& band) {
@@ -313,7 +314,8 @@ void spread_general(const double* position, const PatchGrid& grid, const Adjoint
     const double half = grid.half();
     for (Index k = 0; k < grid.size; ++k) {
         for (Index l = 0; l < grid.size; ++l) {
-            const double row = sample_row(grid, position[0], static_cast<double>(k) - half, static_cast<double>(l) - half);
+            const double row =
+                sample_row(grid, position[0], static_cast<double>(k) - half, static_cast<double>(l) - half);
             const double column =
                 sample_column(grid, position[1], static_cast<double>(k) - half, static_cast<double>(l) - half);
             if (!inside(row, band.rows) || !inside(column, band.columns)) {
@@ -391,7 +393,8 @@ void sum_slopes_general(const ImageView<T>& image, const double* position, const
     double along_columns = 0.0;
     for (Index k = 0; k < grid.size; ++k) {
         for (Index l = 0; l < grid.size; ++l) {
-            const double row = sample_row(grid, position[0], static_cast<double>(k) - half, static_cast<double>(l) - half);
+            const double row =
+                sample_row(grid, position[0], static_cast<double>(k) - half, static_cast<double>(l) - half);
             const double column =
                 sample_column(grid, position[1], static_cast<double>(k) - half, static_cast<double>(l) - half);
             if (!inside(row, image.rows) || !inside(column, image.columns)) {

@@ -20,8 +20,8 @@ class FetchAhead {
 public:
     static constexpr Index line = 64 / static_cast<Index>(sizeof(T));  // values in one of the cache
 
-    // More memory to ask for in `steps`, before the first call of fetch: a step asks for the line of a value and that of
-    // the one `second` further, then goes on by `stride`. What is beyond the capacity is not asked for.
+    // More memory to ask for in `steps`, before the first call of fetch: a step asks for the line of a value and that
+    // of the one `second` further, then goes on by `stride`. What is beyond the capacity is not asked for.
     void add(const T* start, Index steps, Index stride, Index second) {
         if (count_ < capacity) {
             part_[count_++] = {start, steps, stride, second};

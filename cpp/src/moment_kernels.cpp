@@ -1,4 +1,5 @@
-// The kernels on patches and columns, compiled once per instruction set (see CMakeLists.txt); all but the last function is local.
+// The kernels on patches and columns, compiled once per instruction set (see CMakeLists.txt); all but the last function
+// is local.
 //
 //   sample.hpp        image -> rows of a patch    bilinear or nearest, zero outside
 //   fold.hpp          rows -> panel               folded planes of the patches, a patch per lane
@@ -13,9 +14,9 @@
 #include <optional>
 
 #include "dense.hpp"
+#include "fetch_ahead.hpp"
 #include "fold.hpp"
 #include "multiply.hpp"
-#include "fetch_ahead.hpp"
 #include "sample.hpp"
 
 namespace contextem {
@@ -125,9 +126,10 @@ void patch_range(const PatchesView<T>& patches, const MomentTable<T>& table, Ind
                 return;
             }
             const auto copy = [&](int i, Index k, Index n_rows, T* out, Index stride) {
-                for (const T* row = rows(i, k, n_rows, 0); n_rows > 0; --n_rows, row += patches.row_stride, out += stride) {
+                for (Index n = 0; n < n_rows; ++n) {
+                    const T* row = rows(i, k + n, 1, 0);
                     for (Index l = 0; l < size; ++l) {
-                        out[l] = row[l * patches.column_stride];
+                        out[n * stride + l] = row[l * patches.column_stride];
                     }
                 }
             };

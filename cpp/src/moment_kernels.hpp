@@ -10,7 +10,7 @@ namespace contextem {
 
 constexpr int panel_vectors = 2;     // vectors of patches, a patch per lane, that are multiplied together
 constexpr Index max_lanes = 16;      // of the widest register and the smallest type
-constexpr Index band_rows = 8;        // rows of a patch that are sampled at a time: those of all lanes stay in the cache
+constexpr Index band_rows = 8;       // rows sampled at a time: those of as many patches as lanes stay in the cache
 
 // Memory of one thread, for patches of as many as there are lanes.
 template <class T>
@@ -25,7 +25,7 @@ public:
     T* shares;               // (lanes, 2, row_pitch) taps of a patch, see LineTaps
     std::int32_t* indices;   // (lanes, 2, row_pitch)
     Index* windows;          // (lanes, row_pitch)
-    T* segments;             // (band_rows, segment_pitch) image rows between two rows, the last 3 max_lanes to be read only
+    T* segments;             // (band_rows, segment_pitch) image rows between two rows, 3 max_lanes more to read
     Index segment_pitch;
     T* staged;               // (planes, lanes, lanes)
     T* panel;                // (planes, rows, rows, panel_patches)

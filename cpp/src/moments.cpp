@@ -67,7 +67,8 @@ MomentTable<T>::MomentTable(const double* weights, Index modes, Index patch_size
                     std::vector<double> values;
                     double largest = 0.0;
                     for (const Index j : block.modes) {
-                        values.push_back(plane_weight(j, row, column) * (exchange != Exchange::none && row == column ? 0.5 : 1.0));
+                        const bool twice = exchange != Exchange::none && row == column;
+                        values.push_back(plane_weight(j, row, column) * (twice ? 0.5 : 1.0));
                         largest = std::max(largest, std::abs(values.back()));
                     }
                     if (largest > 0.0 && !(exchange == Exchange::odd && row == column)) {

@@ -4,23 +4,28 @@
 //   sum[j][p] = sum_q w[q, j] planes(p, q)                              modes without exchange symmetry
 //   sum[j][p] = sum_q w[q, j] (planes(p, q) +- planes(p, q~))           q~ is q with row and column exchanged
 //
-// A block of modes shares a plane and a symmetry. Two vectors of patches times up to 12 modes (6 without AVX-512) are
-// held in registers over all samples; each weight is read once per panel as a scalar and serves every patch. n_max 10 on
-// 32 x 32 samples: 10,488 multiply-adds a patch of the 56,496 that the disk's pixels would take.
+// A block of modes shares a plane and a symmetry. Two vectors of patches times up to 12 modes (6 with SSE2 and AVX2)
+// are held in registers over all samples; each weight is read once per panel as a scalar and serves every patch. n_max
+// 10 on 32 x 32 samples: 10,308 multiply-adds a patch of the 56,496 that the disk's pixels would take.
 #pragma once
 
 #include <array>
 
 #include "contextem/moments.hpp"
+#include "fetch_ahead.hpp"
 #include "fold.hpp"
 #include "moment_kernels.hpp"
-#include "fetch_ahead.hpp"
 #include "simd.hpp"
 
 namespace contextem {
 namespace {
 
-constexpr int max_modes = CONTEXTEM_VECTOR_BYTES == 64 ? 12 : 6;  // two registers each; 32 registers, or 16
+// Two registers each, of 32 or 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int max_modes = 12;
+#else
+constexpr int max_modes = 6;
+#endif
 
 // Modes [mode, mode + n_modes) of a block.
 template <int n_modes, Exchange exchange, class T>
@@ -75,8 +80,9 @@ constexpr std::array<Multiply<T>, max_modes> instances(std::index_sequence<I...>
 template <class T>
 void multiply_panel(const MomentTable<T>& table, const T* panel, T* sums, FetchAhead<T>& ahead) {
     constexpr auto counts = std::make_index_sequence<max_modes>();
-    static constexpr std::array<Multiply<T>, max_modes> by_exchange[] = {
-        instances<Exchange::none, T>(counts), instances<Exchange::even, T>(counts), instances<Exchange::odd, T>(counts)};
+    static constexpr std::array<Multiply<T>, max_modes> by_exchange[] = {instances<Exchange::none, T>(counts),
+                                                                         instances<Exchange::even, T>(counts),
+                                                                         instances<Exchange::odd, T>(counts)};
     for (const TableBlock<T>& block : table.blocks) {
         const T* plane = panel + block.plane * table.rows * table.rows * panel_patches<T>();
         const Index count = static_cast<Index>(block.modes.size());

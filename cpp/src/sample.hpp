@@ -2,8 +2,8 @@
 //
 // Four ways, the fastest that applies (a patch on the pixels of the image need not be sampled at all):
 //   unit        scale 1: every sample has the same offset between pixels
-//   separable   a scale along the axes: a patch row is an image row between two rows (the segment), read at columns that
-//               are the same in every row
+//   separable   a scale along the axes: a patch row is an image row between two rows (the segment), read at columns
+//               that are the same in every row
 //   inner       any 2x2 matrix, inside the image: the taps of a row together, then its samples
 //   general     any 2x2 matrix: sample by sample
 //
@@ -114,7 +114,8 @@ public:
                 return;
             }
         }
-        columns_ = {0, 0, 0, 0, work_.indices + number * 2 * work_.row_pitch, work_.shares + number * 2 * work_.row_pitch};
+        const Index storage = number * 2 * work_.row_pitch;
+        columns_ = {0, 0, 0, 0, work_.indices + storage, work_.shares + storage};
         rows_ = {0, 0, 0, 0, columns_.index + work_.row_pitch, columns_.share + work_.row_pitch};
         if (grid.separable() && find_separable(number)) {
             way_ = Way::separable;
@@ -170,13 +171,14 @@ private:
             return;
         }
         const Index next_column = unit_.right > T(0) ? 1 : 0;
-        const Index inner = unit_.down > T(0) || first + count < size ? count : count - 1;  // rows whose next one is read
+        // rows whose next one is read
+        const Index inner = unit_.down > T(0) || first + count < size ? count : count - 1;
         const Vec<T> down = splat(unit_.down);
         const Vec<T> right = splat(unit_.right);
         const auto blended = [&](const T* pixel) {
             return blend_vectors<T>(load(pixel), load(pixel + next_column), right);
         };
-        for (Index start = 0; start < size; start += 2 * lanes<T>) {  // two vectors at a time, the second maybe the first
+        for (Index start = 0; start < size; start += 2 * lanes<T>) {  // two vectors, the second maybe the first again
             const Index one = column_at(start);
             const Index two = column_at(start + lanes<T> < size ? start + lanes<T> : start);
             const T* pixel = unit_.corner + first * next_row;
@@ -222,8 +224,8 @@ private:
         permutes_ = true;
         for (Index start = 0; start < grid_.size; start += lanes<T>) {
             const Index last = start + lanes<T> < grid_.size ? start + lanes<T> - 1 : grid_.size - 1;
-            const Index from = columns_.index[start] < columns_.index[last] ? columns_.index[start] : columns_.index[last];
-            const Index to = columns_.index[start] < columns_.index[last] ? columns_.index[last] : columns_.index[start];
+            const Index from = std::min(columns_.index[start], columns_.index[last]);
+            const Index to = std::max(columns_.index[start], columns_.index[last]);
             windows_[start / lanes<T>] = from;
             permutes_ = permutes_ && to - from < 2 * lanes<T>;
         }
@@ -248,11 +250,17 @@ private:
 
     // Up to band_rows rows: first their segments, then what they read there, so that it has arrived in the cache.
     void separable_rows(Index first, Index count, T* out, Index stride) const {
+        if (columns_.begin == columns_.end) {
+            for (Index r = 0; r < count; ++r) {
+                std::fill(out + r * stride, out + r * stride + grid_.size, T(0));
+            }
+            return;
+        }
         const Index pitch = work_.segment_pitch;
         bool lit[static_cast<std::size_t>(band_rows)];
         for (Index r = 0; r < count; ++r) {
             const Index k = first + r;
-            lit[r] = k >= rows_.begin && k < rows_.end && columns_.begin < columns_.end;
+            lit[r] = k >= rows_.begin && k < rows_.end;
             if (lit[r]) {
                 const T* pixel = image_.data + (rows_.origin + rows_.index[k]) * image_.row_stride +
                                  columns_.origin * image_.column_stride;
@@ -293,7 +301,7 @@ private:
             for (const double right : {-half, half}) {
                 const double row = sample_row(grid_, position_[0], down, right);
                 const double column = sample_column(grid_, position_[1], down, right);
-                if (!contextem::inside(row, image_.rows) || !contextem::inside(column, image_.columns)) {
+                if (!inside(row, image_.rows) || !inside(column, image_.columns)) {
                     return false;
                 }
                 top = std::min(top, row);

@@ -190,7 +190,8 @@ CONTEXTEM_INLINE Vec<T> reverse(Vec<T> value) {
 // The upper half of a, then that of b.
 template <class T, std::size_t... I>
 CONTEXTEM_INLINE Vec<T> upper_halves(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
-    return __builtin_shufflevector(a, b, static_cast<int>(I + sizeof...(I) / 2 + I / (sizeof...(I) / 2) * (sizeof...(I) / 2))...);
+    constexpr std::size_t half = sizeof...(I) / 2;
+    return __builtin_shufflevector(a, b, static_cast<int>(I + half + I / half * half)...);
 }
 
 template <class T>
@@ -229,7 +230,8 @@ CONTEXTEM_INLINE void transpose_blocks(Vec<double>* v, std::index_sequence<I...>
 
 // A vector of 16-byte blocks of two: blocks of a count from 0, those of b go on.
 template <class T, int... block, std::size_t... I>
-CONTEXTEM_INLINE Vec<T> take_blocks(Vec<T> a, Vec<T> b, std::integer_sequence<int, block...>, std::index_sequence<I...>) {
+CONTEXTEM_INLINE Vec<T> take_blocks(Vec<T> a, Vec<T> b, std::integer_sequence<int, block...>,
+                                    std::index_sequence<I...>) {
     constexpr int side = 16 / static_cast<int>(sizeof(T));
     constexpr int blocks[] = {block...};
     return __builtin_shufflevector(a, b, (blocks[I / side] * side + static_cast<int>(I) % side)...);

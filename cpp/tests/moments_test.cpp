@@ -48,8 +48,8 @@ int main() {
         }
     }
 
-    // modes of even order are folded onto octants: 113 pairs of samples for 21 modes, 101 of two samples for 15; the other
-    // 30 modes have the 214 samples of a quadrant
+    // modes of even order are folded onto octants: 113 pairs of samples for 21 modes, 101 of two samples for 15; the
+    // other 30 modes have the 214 samples of a quadrant
     const std::vector<double> usual = integrated_weights(10, 32);
     CHECK(MomentTable<float>(usual.data(), mode_count(10), 32).multiply_adds() == 113 * 21 + 101 * 15 + 214 * 30);
 

@@ -164,7 +164,8 @@ PYBIND11_MODULE(_core, module) {
                "For benchmarks: do so many multiply-adds, a multiple of 192, in registers; return their sum.");
     module.def("read_values", &read_float32, py::arg("values").noconvert(), py::arg("passes"),
                "For benchmarks: read the values, a multiple of 128, so many times; return their sum.");
-    module.def("copy_values", &copy_float32, py::arg("source").noconvert(), py::arg("target").noconvert(), py::arg("passes"),
+    module.def("copy_values", &copy_float32, py::arg("source").noconvert(), py::arg("target").noconvert(),
+               py::arg("passes"),
                "For benchmarks: copy the values, a multiple of 128, so many times.");
 
     Table::define(module, "MomentTable", "Weights (J, P * P) packed for the kernels, in one precision.");

@@ -1,10 +1,10 @@
 // Rotation of moments, and what no rotation changes of them. Both work on the pairs (a_n,+m, a_n,-m) of each row.
 //
-//   invariants   b[p, i] = sqrt(a[p, cosine_i]^2 + a[p, sine_i]^2);   a[p, cosine_i], signed, where cosine_i = sine_i (m = 0)
+//   invariants   b[p, i] = sqrt(a[p, cosine_i]^2 + a[p, sine_i]^2);   a[p, cosine_i], signed, where m = 0
 //   rotation     b[p, j] = along_j a[p, j] + across_j a[p, partner_j]
 //
-// The modulus neither overflows nor underflows where it can be represented, and errs by at most 1 unit in the last place;
-// it is infinite where either part is.
+// The modulus neither overflows nor underflows where it can be represented, and errs by at most 1 unit in the last
+// place; it is infinite where either part is.
 #pragma once
 
 #include <cstdint>
