@@ -7,8 +7,9 @@
 //   spread    patch -> image                    every sample onto the pixels it was read from, by its shares
 //
 // Multiply-adds of one patch: J D / 4, with D the samples in the disk (13,700 at 32 x 32, 66 modes); 3 (P + 1)^2 more
-// to spread it at scale 1. Threads own bands of image rows, or patches. Every patch passes through the same instructions
-// wherever it stands, and a pixel sums its columns in the order given, so results do not depend on the threads.
+// to spread it at scale 1. Threads own bands of image rows, or patches. Every patch passes through the same
+// instructions wherever it stands, and a pixel sums its columns in the order given, so results do not depend on the
+// threads.
 #include "adjoint_kernels.hpp"
 
 #include <cstring>

@@ -60,8 +60,8 @@ CONTEXTEM_INLINE void for_chunks(Index length, Index rows, const Function& funct
 
 // Rows of a patch come from a source in bands of up to source.band rows:
 //   source(i, k, count, side)  rows [k, k + count) of patch i, source.stride apart. The bands of both sides, 0 and 1,
-//   and of all patches stay where they are until the next ones are asked for. Up to lanes<T> values before and after a row
-//   may be read, whatever they hold.
+//   and of all patches stay where they are until the next ones are asked for. Up to lanes<T> values before and after a
+//   row may be read, whatever they hold.
 template <class T, class Source>
 void fold_patches(const MomentTable<T>& table, const Source& source, T* staged, T* panel) {
     constexpr Index block = lanes<T> * lanes<T>;  // staged: (planes, lanes, lanes)

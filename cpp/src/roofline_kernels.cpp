@@ -1,5 +1,6 @@
 // Compiled once per instruction set, as moment_kernels.cpp is. Every loop keeps enough independent registers in flight
-// for the latency of two pipelines: 12 sums fit the 16 registers of SSE2 and AVX2 and cover 4 cycles x 2 fused, 6 x 2 unfused.
+// for the latency of two pipelines: 12 sums fit the 16 registers of SSE2 and AVX2 and cover 4 cycles x 2 fused, 6 x 2
+// unfused.
 #include "roofline_kernels.hpp"
 
 #include "simd.hpp"

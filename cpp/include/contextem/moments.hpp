@@ -3,9 +3,10 @@
 //   a[p, j] = sum_(k, l) w[j, k, l] patch_p[k, l]
 //
 // Every mode is even or odd under row -> -row and under column -> -column. The patch is folded once onto its lower
-// right quadrant by sums and differences (four planes, one per parity), and each plane is multiplied by the quarter table of
-// the modes of that parity. Modes of even order are even or odd under row <-> column too: their planes are folded once
-// more, onto an octant. Only samples with a weight take part. src/fold.hpp and src/multiply.hpp are the two steps.
+// right quadrant by sums and differences (four planes, one per parity), and each plane is multiplied by the quarter
+// table of the modes of that parity. Modes of even order are even or odd under row <-> column too: their planes are
+// folded once more, onto an octant. Only samples with a weight take part. src/fold.hpp and src/multiply.hpp are the two
+// steps.
 #pragma once
 
 #include <cstdint>
