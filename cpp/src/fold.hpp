@@ -65,6 +65,7 @@ CONTEXTEM_INLINE void for_chunks(Index length, Index rows, const Function& funct
 template <class T, class Source>
 void fold_patches(const MomentTable<T>& table, const Source& source, T* staged, T* panel) {
     constexpr Index block = lanes<T> * lanes<T>;  // staged: (planes, lanes, lanes)
+    constexpr Index half = lanes<T> / 2;
     const Index rows = table.rows;
     const Index first = table.size - rows;  // row and column of the quadrant's first sample
     const Index stride = source.stride;
@@ -78,18 +79,34 @@ void fold_patches(const MomentTable<T>& table, const Source& source, T* staged, 
             above[i] = source(i, rows - begin - band, band, 1);
         }
         for (Index row = begin; row < begin + band; ++row) {
+            const Index length = table.row_lengths[static_cast<std::size_t>(row)];
             const Index down = (row - begin) * stride;
             const Index up = (begin + band - 1 - row) * stride;
-            const Index length = table.row_lengths[static_cast<std::size_t>(row)];
-            for_chunks<T>(length, rows, [&](Index start, Index count) {
-                const Index right = first + start;
-                const Index left = rows - lanes<T> - start;
+            // the four rows of patch i that meet, from a column on the right and from its mirror image
+            const auto folded = [&](int i, Index right, Index left) {
+                return fold(load(below[i] + down + right), reverse<T>(load(below[i] + down + left)),
+                            load(above[i] + up + right), reverse<T>(load(above[i] + up + left)));
+            };
+            if (length <= half) {
+                // vectors centred on the patch: what counts is in their upper halves, so two planes share one
                 for (int i = 0; i < lanes<T>; ++i) {
-                    const Folded<Vec<T>> folded =
-                        fold(load(below[i] + down + right), reverse<T>(load(below[i] + down + left)),
-                             load(above[i] + up + right), reverse<T>(load(above[i] + up + left)));
+                    const Folded<Vec<T>> planes = folded(i, first - half, rows - half);
+                    for (int parity = 0; parity < n_parities; parity += 2) {
+                        store(staged + parity * block + i * lanes<T>,
+                              upper_halves<T>(planes.plane[parity], planes.plane[parity + 1]));
+                    }
+                }
+                for (int parity = 0; parity < n_parities; parity += 2) {
+                    store_transposed(staged + parity * block, length,
+                                     panel + parity * plane_size + row * rows * panel_patches<T>(), plane_size);
+                }
+                continue;
+            }
+            for_chunks<T>(length, rows, [&](Index start, Index count) {
+                for (int i = 0; i < lanes<T>; ++i) {
+                    const Folded<Vec<T>> planes = folded(i, first + start, rows - lanes<T> - start);
                     for (int parity = 0; parity < n_parities; ++parity) {
-                        store(staged + parity * block + i * lanes<T>, folded.plane[parity]);
+                        store(staged + parity * block + i * lanes<T>, planes.plane[parity]);
                     }
                 }
                 for (int parity = 0; parity < n_parities; ++parity) {
@@ -97,43 +114,6 @@ void fold_patches(const MomentTable<T>& table, const Source& source, T* staged, 
                                      panel + parity * plane_size + (row * rows + start) * panel_patches<T>());
                 }
             });
-        }
-    }
-}
-
-// The same where a plane's row fills no more than half a vector: the two planes of a row parity share one, so that half
-// as many are transposed. Vectors are centred on the patch, and what counts is in their upper halves.
-template <class T, class Source>
-void fold_small_patches(const MomentTable<T>& table, const Source& source, T* staged, T* panel) {
-    constexpr Index block = lanes<T> * lanes<T>;  // staged: (row parities, lanes, lanes)
-    constexpr Index half = lanes<T> / 2;
-    const Index rows = table.rows;
-    const Index first = table.size - rows;
-    const Index plane_size = rows * rows * panel_patches<T>();
-    const T* below[static_cast<std::size_t>(lanes<T>)];
-    const T* above[static_cast<std::size_t>(lanes<T>)];
-    for (Index begin = 0; begin < rows; begin += source.band) {
-        const Index band = rows - begin < source.band ? rows - begin : source.band;
-        for (int i = 0; i < lanes<T>; ++i) {
-            below[i] = source(i, first + begin, band, 0) + (first - half);
-            above[i] = source(i, rows - begin - band, band, 1) + (first - half);
-        }
-        for (Index row = begin; row < begin + band; ++row) {
-            const Index down = (row - begin) * source.stride;
-            const Index up = (begin + band - 1 - row) * source.stride;
-            const Index mirrored = rows - first;  // 1 where the middle column is folded onto itself
-            for (int i = 0; i < lanes<T>; ++i) {
-                const Folded<Vec<T>> folded =
-                    fold(load(below[i] + down), reverse<T>(load(below[i] + down + mirrored)), load(above[i] + up),
-                         reverse<T>(load(above[i] + up + mirrored)));
-                store(staged + i * lanes<T>, upper_halves<T>(folded.plane[even_even], folded.plane[even_odd]));
-                store(staged + block + i * lanes<T>, upper_halves<T>(folded.plane[odd_even], folded.plane[odd_odd]));
-            }
-            for (int parity = 0; parity < n_parities; parity += 2) {
-                T* out = panel + parity * plane_size + row * rows * panel_patches<T>();
-                store_transposed(staged + parity / 2 * block, table.row_lengths[static_cast<std::size_t>(row)], out,
-                                 plane_size);
-            }
         }
     }
 }

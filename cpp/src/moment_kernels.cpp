@@ -49,9 +49,7 @@ struct RowsWritten {
 
 template <class T, class Source>
 void stage_patches(const MomentTable<T>& table, const Source& source, Workspace<T>& work, Index first) {
-    if (table.folded && table.rows <= lanes<T> / 2) {
-        fold_small_patches(table, source, work.staged, work.panel + first);
-    } else if (table.folded) {
+    if (table.folded) {
         fold_patches(table, source, work.staged, work.panel + first);
     } else {
         lay_out_patches(table, source, work.staged, work.panel + first);
