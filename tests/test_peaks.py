@@ -134,6 +134,21 @@ def test_nearest_points(points):
     np.testing.assert_array_equal(numbers < 0, np.isinf(expected))
 
 
+def test_neighbours_do_not_depend_on_threads():
+    rng = np.random.default_rng(4)
+    grid = _kernels.Points(rng.uniform(0, 900, (20_000, 2)))
+    sites, heights = rng.uniform(-20, 920, (20_000, 2)), rng.random(20_000)
+    queries = (
+        lambda threads: grid.nearest(sites, 7, threads),
+        lambda threads: grid.within(sites, 9.0, threads),
+        lambda threads: grid.levels(heights, 24, 85.0, threads),
+        lambda threads: grid.snap(heights, sites, 9.0, threads),
+    )
+    for query in queries:
+        for one, many in zip(query(1), query(3), strict=True):
+            np.testing.assert_array_equal(one, many)
+
+
 def test_more_neighbours_than_points_are_none():
     distances, numbers = _kernels.Points(POINTS[:2]).nearest(POINTS[:1], 3, 1)
     assert numbers.tolist() == [[0, 1, -1]] and np.isinf(distances[0, 2])
