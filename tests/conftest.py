@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +22,17 @@ hypothesis.settings.load_profile("deterministic")
 def backend(request: pytest.FixtureRequest) -> str:
     """Run a test once per backend that works on NumPy arrays."""
     return str(request.param)
+
+
+@pytest.fixture
+def run_under() -> Callable[[str, str], subprocess.CompletedProcess[str]]:
+    """Return a function that runs a Python program under an instruction set, by name, in a process of its own."""
+
+    def run(simd: str, program: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "CONTEXTEM_SIMD": simd}
+        return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+
+    return run
 
 
 @pytest.fixture(scope="session")

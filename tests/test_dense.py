@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -156,9 +153,8 @@ print(_core.simd(), worst)
 
 
 @pytest.mark.parametrize("name", _core.simd_available())
-def test_every_instruction_set_equals_the_reference(name):
-    environment = {**os.environ, "CONTEXTEM_SIMD": name}
-    run = subprocess.run([sys.executable, "-c", PATHS], env=environment, capture_output=True, text=True)
+def test_every_instruction_set_equals_the_reference(name, run_under):
+    run = run_under(name, PATHS)
     assert run.returncode == 0, run.stderr
     used, worst = run.stdout.split()
     assert used == name

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -200,22 +197,17 @@ print(_core.simd(), worst)
 """
 
 
-def run_with(simd):
-    environment = {**os.environ, "CONTEXTEM_SIMD": simd}
-    return subprocess.run([sys.executable, "-c", PATHS], env=environment, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("name", _core.simd_available())
-def test_every_instruction_set_equals_the_reference(name):
-    run = run_with(name)
+def test_every_instruction_set_equals_the_reference(name, run_under):
+    run = run_under(name, PATHS)
     assert run.returncode == 0, run.stderr
     used, worst = run.stdout.split()
     assert used == name
     assert float(worst) < 16
 
 
-def test_an_instruction_set_that_is_not_there_is_an_error():
-    run = run_with("baseline")
+def test_an_instruction_set_that_is_not_there_is_an_error(run_under):
+    run = run_under("baseline", PATHS)
     expected = (
         "ValueError: CONTEXTEM_SIMD: expected one of the instruction sets of this machine "
         f"({', '.join(_core.simd_available())}), got 'baseline'"

@@ -162,21 +162,10 @@ void add_line(const T* __restrict line, T share, Index width, T* __restrict out)
     }
 }
 
-// a0 b0 a1 b1 ... from the first halves of two vectors, or from the second
-template <class T, std::size_t... I>
-CONTEXTEM_INLINE Vec<T> interleave_first(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
-    return __builtin_shufflevector(a, b, static_cast<int>(I / 2 + I % 2 * sizeof...(I))...);
-}
-template <class T, std::size_t... I>
-CONTEXTEM_INLINE Vec<T> interleave_second(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
-    return __builtin_shufflevector(a, b, static_cast<int>((I + sizeof...(I)) / 2 + I % 2 * sizeof...(I))...);
-}
-
 // Rows and columns are rounded up to whole registers, so both arrays need room for that.
 template <class T>
-void transpose(const T* in, Index in_stride, Index rows, Index columns, T* out, Index out_stride) {
+void transpose_array(const T* in, Index in_stride, Index rows, Index columns, T* out, Index out_stride) {
     constexpr int n = lanes<T>;
-    const auto all_lanes = std::make_index_sequence<lanes<T>>();
     for (Index row = 0; row < rows; row += n) {
         for (Index column = 0; column < columns; column += n) {
             Vec<T> block[n];
@@ -184,20 +173,7 @@ void transpose(const T* in, Index in_stride, Index rows, Index columns, T* out, 
             for (int i = 0; i < n; ++i) {
                 block[i] = load(in + (row + i) * in_stride + column);
             }
-            // log2(n) perfect shuffles of the block's n^2 values move the column's bits to the row's place
-#pragma GCC unroll 4
-            for (int step = 1; step < n; step *= 2) {
-                Vec<T> mixed[n];
-#pragma GCC unroll 8
-                for (int i = 0; i < n / 2; ++i) {
-                    mixed[2 * i] = interleave_first<T>(block[i], block[i + n / 2], all_lanes);
-                    mixed[2 * i + 1] = interleave_second<T>(block[i], block[i + n / 2], all_lanes);
-                }
-#pragma GCC unroll 16
-                for (int i = 0; i < n; ++i) {
-                    block[i] = mixed[i];
-                }
-            }
+            transpose<T>(block);
 #pragma GCC unroll 16
             for (int i = 0; i < n; ++i) {
                 store(out + (column + i) * out_stride + row, block[i]);
@@ -249,50 +225,33 @@ void spread_unit(Tap top, Tap left, Index size, AdjointWorkspace<T>& work, const
 }
 
 // Any scale along the axes: the patch is spread over a segment of image columns, each of its rows alike, then over
-// rows.
-// Returns false if the segment would be too long to be worth it.
+// rows. Returns false if the segment would be too long to be worth it.
 template <class T>
 bool spread_separable(const double* position, const PatchGrid& grid, AdjointWorkspace<T>& work, const Band<T>& band) {
     const Index size = grid.size;
-    const double half = grid.half();
-    const auto column_at = [&](Index l) {
-        return sample_column(grid, position[1], 0.0, static_cast<double>(l) - half);
-    };
-    Index begin = 0;  // coordinates are monotonic: the columns inside are one range
-    Index end = size;
-    while (begin < end && !inside(column_at(begin), band.columns)) {
-        ++begin;
-    }
-    while (end > begin && !inside(column_at(end - 1), band.columns)) {
-        --end;
-    }
-    if (begin == end) {
+    const LineReach reach = line_reach(grid, position[1], grid.column_by_column, band.columns);
+    if (reach.width == 0) {
         return true;
     }
-    const Tap first = make_tap(column_at(begin), grid.interpolation);
-    const Tap last = make_tap(column_at(end - 1), grid.interpolation);
-    const Tap& high = first.index < last.index ? last : first;
-    const Index low = first.index < last.index ? first.index : last.index;
-    const Index width = high.index - low + (high.share > 0.0 ? 2 : 1);
-    if (width > work.segment_capacity) {
+    if (reach.width > work.segment_capacity) {
         return false;
     }
 
-    transpose(work.patch, work.patch_stride, size, size, work.turned, work.patch_stride);
-    std::memset(work.across, 0, static_cast<std::size_t>(width * work.patch_stride) * sizeof(T));
-    for (Index l = begin; l < end; ++l) {
-        const Tap tap = make_tap(column_at(l), grid.interpolation);
+    transpose_array(work.patch, work.patch_stride, size, size, work.turned, work.patch_stride);
+    std::memset(work.across, 0, static_cast<std::size_t>(reach.width * work.patch_stride) * sizeof(T));
+    for (Index l = reach.begin; l < reach.end; ++l) {
+        const Tap tap = make_tap(line_coordinate(grid, position[1], grid.column_by_column, l), grid.interpolation);
         const T share = static_cast<T>(tap.share);
         const T* samples = work.turned + l * work.patch_stride;
-        T* line = work.across + (tap.index - low) * work.patch_stride;
+        T* line = work.across + (tap.index - reach.origin) * work.patch_stride;
         add_line(samples, T(1) - share, size, line);
         if (tap.share > 0.0) {
             add_line(samples, share, size, line + work.patch_stride);
         }
     }
-    transpose(work.across, work.patch_stride, width, size, work.upright, work.segment_capacity);
+    transpose_array(work.across, work.patch_stride, reach.width, size, work.upright, work.segment_capacity);
     for (Index k = 0; k < size; ++k) {
-        const double row = sample_row(grid, position[0], static_cast<double>(k) - half, 0.0);
+        const double row = line_coordinate(grid, position[0], grid.row_by_row, k);
         if (!inside(row, band.rows)) {
             continue;
         }
@@ -300,48 +259,55 @@ bool spread_separable(const double* position, const PatchGrid& grid, AdjointWork
         const T share = static_cast<T>(tap.share);
         const T* line = work.upright + k * work.segment_capacity;
         if (owns(band, tap.index)) {
-            add_line(line, T(1) - share, width, band.image + tap.index * band.columns + low);
+            add_line(line, T(1) - share, reach.width, band.image + tap.index * band.columns + reach.origin);
         }
         if (tap.share > 0.0 && owns(band, tap.index + 1)) {
-            add_line(line, share, width, band.image + (tap.index + 1) * band.columns + low);
+            add_line(line, share, reach.width, band.image + (tap.index + 1) * band.columns + reach.origin);
         }
     }
     return true;
 }
 
-template <class T>
-void spread_general(const double* position, const PatchGrid& grid, const AdjointWorkspace<T>& work,
-                    const Band<T>& band) {
+// Calls use(value, down, right) for each sample inside an image, with its taps along the rows and the columns.
+template <class T, class Use>
+CONTEXTEM_INLINE void for_each_sample(const AdjointWorkspace<T>& work, const double* position, const PatchGrid& grid,
+                                      Index rows, Index columns, Interpolation interpolation, const Use& use) {
     const double half = grid.half();
     for (Index k = 0; k < grid.size; ++k) {
+        const double below = static_cast<double>(k) - half;
         for (Index l = 0; l < grid.size; ++l) {
-            const double row =
-                sample_row(grid, position[0], static_cast<double>(k) - half, static_cast<double>(l) - half);
-            const double column =
-                sample_column(grid, position[1], static_cast<double>(k) - half, static_cast<double>(l) - half);
-            if (!inside(row, band.rows) || !inside(column, band.columns)) {
-                continue;
-            }
-            const Tap down = make_tap(row, grid.interpolation);
-            const Tap right = make_tap(column, grid.interpolation);
-            const T value = work.patch[k * work.patch_stride + l];
-            const T down_share = static_cast<T>(down.share);
-            const T right_share = static_cast<T>(right.share);
-            const auto add = [&](Index image_row, T part) {
-                if (owns(band, image_row)) {
-                    T* pixel = band.image + image_row * band.columns + right.index;
-                    pixel[0] += (T(1) - right_share) * part;
-                    if (right.share > 0.0) {
-                        pixel[1] += right_share * part;
-                    }
-                }
-            };
-            add(down.index, (T(1) - down_share) * value);
-            if (down.share > 0.0) {
-                add(down.index + 1, down_share * value);
+            const double beside = static_cast<double>(l) - half;
+            const double row = sample_row(grid, position[0], below, beside);
+            const double column = sample_column(grid, position[1], below, beside);
+            if (inside(row, rows) && inside(column, columns)) {
+                use(work.patch[k * work.patch_stride + l], make_tap(row, interpolation),
+                    make_tap(column, interpolation));
             }
         }
     }
+}
+
+template <class T>
+void spread_general(const double* position, const PatchGrid& grid, const AdjointWorkspace<T>& work,
+                    const Band<T>& band) {
+    const auto spread = [&](T value, Tap down, Tap right) {
+        const T down_share = static_cast<T>(down.share);
+        const T right_share = static_cast<T>(right.share);
+        const auto add = [&](Index image_row, T part) {
+            if (owns(band, image_row)) {
+                T* pixel = band.image + image_row * band.columns + right.index;
+                pixel[0] += (T(1) - right_share) * part;
+                if (right.share > 0.0) {
+                    pixel[1] += right_share * part;
+                }
+            }
+        };
+        add(down.index, (T(1) - down_share) * value);
+        if (down.share > 0.0) {
+            add(down.index + 1, down_share * value);
+        }
+    };
+    for_each_sample(work, position, grid, band.rows, band.columns, grid.interpolation, spread);
 }
 
 template <class T>
@@ -388,33 +354,22 @@ void sum_slopes_unit(const ImageView<T>& image, Tap top, Tap left, Index size, A
 
 template <class T>
 void sum_slopes_general(const ImageView<T>& image, const double* position, const PatchGrid& grid,
-                const AdjointWorkspace<T>& work, double* slopes /* (2) */) {
-    const double half = grid.half();
+                        const AdjointWorkspace<T>& work, double* slopes /* (2) */) {
     double along_rows = 0.0;
     double along_columns = 0.0;
-    for (Index k = 0; k < grid.size; ++k) {
-        for (Index l = 0; l < grid.size; ++l) {
-            const double row =
-                sample_row(grid, position[0], static_cast<double>(k) - half, static_cast<double>(l) - half);
-            const double column =
-                sample_column(grid, position[1], static_cast<double>(k) - half, static_cast<double>(l) - half);
-            if (!inside(row, image.rows) || !inside(column, image.columns)) {
-                continue;
-            }
-            const Tap down = make_tap(row, Interpolation::linear);
-            const Tap right = make_tap(column, Interpolation::linear);
-            const Index next_row = down.index + 1 < image.rows ? image.row_stride : 0;
-            const Index next_column = right.index + 1 < image.columns ? image.column_stride : 0;
-            const T* pixel = image.data + down.index * image.row_stride + right.index * image.column_stride;
-            const T upper = pixel[next_column] - pixel[0];
-            const T lower = pixel[next_row + next_column] - pixel[next_row];
-            const T before = pixel[next_row] - pixel[0];
-            const T after = pixel[next_row + next_column] - pixel[next_column];
-            const double value = static_cast<double>(work.patch[k * work.patch_stride + l]);
-            along_rows += value * static_cast<double>(blend(before, after, static_cast<T>(right.share)));
-            along_columns += value * static_cast<double>(blend(upper, lower, static_cast<T>(down.share)));
-        }
-    }
+    const auto sum = [&](T sample, Tap down, Tap right) {
+        const Index next_row = down.index + 1 < image.rows ? image.row_stride : 0;
+        const Index next_column = right.index + 1 < image.columns ? image.column_stride : 0;
+        const T* pixel = image.data + down.index * image.row_stride + right.index * image.column_stride;
+        const T upper = pixel[next_column] - pixel[0];
+        const T lower = pixel[next_row + next_column] - pixel[next_row];
+        const T before = pixel[next_row] - pixel[0];
+        const T after = pixel[next_row + next_column] - pixel[next_column];
+        const double value = static_cast<double>(sample);
+        along_rows += value * static_cast<double>(blend(before, after, static_cast<T>(right.share)));
+        along_columns += value * static_cast<double>(blend(upper, lower, static_cast<T>(down.share)));
+    };
+    for_each_sample(work, position, grid, image.rows, image.columns, Interpolation::linear, sum);
     slopes[0] = along_rows;
     slopes[1] = along_columns;
 }

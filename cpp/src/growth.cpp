@@ -7,8 +7,8 @@
 #include <memory>
 #include <new>
 
-#include "instruction_set.hpp"
 #include "contextem/parallel.hpp"
+#include "instruction_set.hpp"
 
 namespace contextem {
 namespace {

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "instruction_set.hpp"
 #include "contextem/parallel.hpp"
+#include "gaussian.hpp"
+#include "instruction_set.hpp"
 
 namespace contextem {
 namespace {
@@ -74,16 +75,8 @@ SpectrumTables::SpectrumTables(Index tile_rows, Index tile_columns, Index pad, I
       column_window(hann(tile_columns)) {
     fill_factors(columns, width, pad, column_cos, column_sin);
     fill_factors(rows, width, pad, row_cos, row_sin);
-    const auto radius = static_cast<Index>(4.0 * blur_sigma + 0.5);
-    std::vector<double> half;
-    double sum = 0.0;
-    for (Index i = 0; i <= radius; ++i) {
-        const double x = static_cast<double>(i) / blur_sigma;
-        half.push_back(std::exp(-0.5 * x * x));
-        sum += (i == 0 ? 1.0 : 2.0) * half.back();
-    }
-    for (double value : half) {
-        blur.push_back(static_cast<float>(value / sum));
+    for (double value : half_gaussian(blur_sigma)) {
+        blur.push_back(static_cast<float>(value));
     }
 }
 

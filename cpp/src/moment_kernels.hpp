@@ -26,6 +26,7 @@ public:
     std::int32_t* indices;   // (lanes, 2, row_pitch)
     Index* windows;          // (lanes, row_pitch)
     T* segments;             // (band_rows, segment_pitch) image rows between two rows, 3 max_lanes more to read
+                             // also (2, P + panel_patches + lanes) sums and differences of rows of neighbouring patches
     Index segment_pitch;
     T* staged;               // (planes, lanes, lanes)
     T* panel;                // (planes, rows, rows, panel_patches)

@@ -3,38 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
-#include "instruction_set.hpp"
 #include "contextem/aligned.hpp"
 #include "contextem/parallel.hpp"
+#include "gaussian.hpp"
+#include "instruction_set.hpp"
 
 namespace contextem {
 namespace {
 
 constexpr Index row_grain = 16;
 
-Index filter_radius(double sigma) { return static_cast<Index>(4.0 * sigma + 0.5); }
-
-// Gaussian of unit sum, its half k[0 .. radius].
-std::vector<double> gaussian(double sigma) {
-    const Index radius = filter_radius(sigma);
-    std::vector<double> half(static_cast<std::size_t>(radius + 1));
-    double sum = 0.0;
-    for (Index i = 0; i <= radius; ++i) {
-        const double x = static_cast<double>(i) / sigma;
-        half[static_cast<std::size_t>(i)] = std::exp(-0.5 * x * x);
-        sum += (i == 0 ? 1.0 : 2.0) * half[static_cast<std::size_t>(i)];
-    }
-    for (double& value : half) {
-        value /= sum;
-    }
-    return half;
-}
-
 }  // namespace
 
 template <class T>
 void peak_response(const ImageView<T>& image, double sigma, int n_threads, T* response) {
-    const std::vector<double> half = gaussian(sigma);
+    const std::vector<double> half = half_gaussian(sigma);
     const auto radius = static_cast<Index>(half.size()) - 1;
     std::vector<T> smooth;
     std::vector<T> bend;
@@ -174,7 +157,7 @@ void sample_image(const ImageView<T>& image, const PositionsView& positions, int
 
 void blur_boards(const double* boards, Index count, Index rows, Index columns, double sigma, int n_threads,
                  double* blurred) {
-    const std::vector<double> half = gaussian(sigma);
+    const std::vector<double> half = half_gaussian(sigma);
     const auto radius = static_cast<Index>(half.size()) - 1;
     const PeakKernels<double>& kernel = instruction_set().peaks.float64;
     const std::vector<double> nothing(static_cast<std::size_t>(columns), 0.0);

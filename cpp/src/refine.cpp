@@ -6,10 +6,10 @@
 #include <tuple>
 #include <vector>
 
-#include "instruction_set.hpp"
 #include "contextem/aligned.hpp"
 #include "contextem/parallel.hpp"
 #include "contextem/points.hpp"
+#include "instruction_set.hpp"
 
 namespace contextem {
 namespace {
@@ -105,7 +105,7 @@ double refine_columns(const ImageView<T>& image, const PositionsView& start, con
     parallel_for(count, column_grain, n_threads, [&](Index begin, Index end) {
         AlignedVector<double> work(static_cast<std::size_t>(refine_work(model.half_window)));
         instruction_set().refine.of<T>().column_deviations(image, model, backgrounds.data(), begin, end, work.data(),
-                                              scatter.data());
+                                                   scatter.data());
     });
     for (Index k = 0; k < count; ++k) {
         const double* before = &from[static_cast<std::size_t>(2 * k)];

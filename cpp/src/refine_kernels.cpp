@@ -13,36 +13,21 @@
 #include <cmath>
 
 #include "column_kernels.hpp"
+#include "simd.hpp"
 
 namespace contextem {
 namespace {
 
 constexpr Index n = n_overlapping;
-constexpr Index lanes = n + 2;  // the neighbours, the column itself and 1
+constexpr Index functions = n + 2;  // the neighbours, the column itself and 1
 constexpr Index own = n;
 constexpr Index one = n + 1;
 
-#if defined(__AVX512F__)
-constexpr Index wide = 8;  // doubles in a register
-#elif defined(__AVX2__)
-constexpr Index wide = 4;
-#else
-constexpr Index wide = 2;
-#endif
-typedef double Wide __attribute__((vector_size(8 * wide)));
-
-inline __attribute__((always_inline)) void load(const double* pointer, Wide& value) {
-    __builtin_memcpy(&value, pointer, sizeof value);
-}
-
-inline __attribute__((always_inline)) void store(double* pointer, const Wide& value) {
-    __builtin_memcpy(pointer, &value, sizeof value);
-}
-
-typedef std::int64_t WideBits __attribute__((vector_size(8 * wide)));
+constexpr Index wide = lanes<double>;
+using Wide = Vec<double>;
 
 // value = exp(value) for |value| < 700, relative error below 1e-15; beyond that as at 700.
-inline __attribute__((always_inline)) void exponential(Wide& value) {
+CONTEXTEM_INLINE void exponential(Wide& value) {
     constexpr double shift = 6755399441055744.0;  // 1.5 * 2^52: the integer part moves to the lowest bits
     const Wide limit = Wide{} + 700.0;
     value = value > -limit ? value : -limit;
@@ -62,7 +47,7 @@ inline __attribute__((always_inline)) void exponential(Wide& value) {
     p = p * x + 0.5;
     p = p * x + 1.0;
     p = p * x + 1.0;
-    WideBits bits;
+    Vec<std::int64_t> bits;
     __builtin_memcpy(&bits, &whole, sizeof bits);
     bits = (bits + 1023) << 52;
     Wide power;
@@ -71,7 +56,7 @@ inline __attribute__((always_inline)) void exponential(Wide& value) {
 }
 
 // places = start, start + 1, ...
-inline __attribute__((always_inline)) void count_up(Index start, Wide& places) {
+CONTEXTEM_INLINE void count_up(Index start, Wide& places) {
     for (Index i = 0; i < wide; ++i) {
         places[i] = static_cast<double>(start + i);
     }
@@ -79,14 +64,14 @@ inline __attribute__((always_inline)) void count_up(Index start, Wide& places) {
 
 // What one axis of a window contributes: functions of its pixels, and their sums.
 struct Axis {
-    Index first;              // pixel
+    Index first;                // pixel
     Index count;
-    double* weight;           // (padded) w
-    double* bent[3];          // (padded) w g x^m
-    double sums[3][lanes];    // sum w g x^m h over the functions h: g_j, g and 1
-    double plain[lanes];      // sum w h
-    double third;             // sum w g^2 x^3
-    double fourth;            // sum w g^2 x^4
+    double* weight;             // (padded) w
+    double* bent[3];            // (padded) w g x^m
+    double sums[3][functions];  // sum w g x^m h over the functions h: g_j, g and 1
+    double plain[functions];    // sum w h
+    double third;               // sum w g^2 x^3
+    double fourth;              // sum w g^2 x^4
 };
 
 void measure_axis(Axis& axis, double start, const double* centres, Index size, const ColumnModel& model, double* work,
@@ -127,10 +112,8 @@ void measure_axis(Axis& axis, double start, const double* centres, Index size, c
         axis.fourth += bent_own[i] * place[i];
     }
     // g(x + 1) = g(x) q(x) and q(x + 1) = q(x) exp(-1 / sigma^2)
-    for (Index j = 0; j < lanes; j += wide) {
-        Wide x;
-        load(centres + j, x);
-        x = static_cast<double>(axis.first) - x;
+    for (Index j = 0; j < functions; j += wide) {
+        const Wide x = static_cast<double>(axis.first) - load(centres + j);
         Wide value = x * x * spread;
         Wide ratio = (2.0 * x + 1.0) * spread;
         Wide decline = Wide{} + 2.0 * spread;
@@ -205,7 +188,7 @@ void column_steps(const ImageView<T>& image, const ColumnModel& model, Index beg
         out[3] = 0.0;
         out[4] = 0.0;
         out[5] = 0.0;
-        double across[2][lanes];
+        double across[2][functions];
         double amplitude[n];
         for (Index j = 0; j < n; ++j) {
             const Index other = model.neighbours[k * n + j];
@@ -240,8 +223,7 @@ void column_steps(const ImageView<T>& image, const ColumnModel& model, Index beg
             Wide sum2 = {};
             Wide plain = {};
             for (Index r = 0; r < rows.count; ++r) {
-                Wide pixel;
-                load(pixels + r * padded + c, pixel);
+                const Wide pixel = load(pixels + r * padded + c);
                 sum0 += rows.bent[0][r] * pixel;
                 sum1 += rows.bent[1][r] * pixel;
                 sum2 += rows.bent[2][r] * pixel;
@@ -397,15 +379,12 @@ void column_deviations(const ImageView<T>& image, const ColumnModel& model, cons
                               backgrounds[k];
             }
             for (Index c = 0; c < padded; c += wide) {
-                Wide rest;
-                load(residual + c, rest);
+                Wide rest = load(residual + c);
                 for (Index j = 0; j < terms; ++j) {
-                    Wide values;
-                    load(across + j * padded + c, values);
+                    const Wide values = load(across + j * padded + c);
                     rest -= down[j * padded + i] * values;
                 }
-                Wide weight;
-                load(weights[1] + c, weight);
+                const Wide weight = load(weights[1] + c);
                 store(residual + c, weight * rest * rest);
             }
             double row_squares = 0.0;

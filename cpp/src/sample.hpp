@@ -26,38 +26,18 @@ CONTEXTEM_INLINE Vec<T> blend_vectors(Vec<T> a, Vec<T> b, Vec<T> share) {
 
 // Taps of a line of samples: sample l reads pixel index[l] + origin and, by its share, the next one.
 template <class T>
-struct LineTaps {
-    Index begin;  // samples [begin, end) lie inside of the image
-    Index end;
-    Index origin;          // of the pixels that are read
-    Index width;           // of these, neighbours included
-    std::int32_t* index;   // (P, padded)
-    T* share;              // (P, padded)
+struct LineTaps : LineReach {
+    std::int32_t* index;  // (P, padded)
+    T* share;             // (P, padded)
 };
 
-// Finds the taps of samples at position + step (l - half), which are monotonic in l, in an image of `extent` pixels.
+// Finds the taps of the samples of a line in an image of `extent` pixels.
 template <class T>
 void find_taps(double position, double step, const PatchGrid& grid, Index extent, Index padded, LineTaps<T>& taps) {
-    const double half = grid.half();
-    const auto coordinate = [&](Index l) { return position + (step * (static_cast<double>(l) - half) + 0.0); };
-    taps.begin = 0;
-    taps.end = grid.size;
-    while (taps.begin < taps.end && !inside(coordinate(taps.begin), extent)) {
-        ++taps.begin;
-    }
-    while (taps.end > taps.begin && !inside(coordinate(taps.end - 1), extent)) {
-        --taps.end;
-    }
-    if (taps.begin == taps.end) {
-        taps.width = 0;
+    static_cast<LineReach&>(taps) = line_reach(grid, position, step, extent);
+    if (taps.width == 0) {
         return;
     }
-    const Tap first = make_tap(coordinate(taps.begin), grid.interpolation);
-    const Tap last = make_tap(coordinate(taps.end - 1), grid.interpolation);
-    const Tap& low = first.index < last.index ? first : last;
-    const Tap& high = first.index < last.index ? last : first;
-    taps.origin = low.index;
-    taps.width = high.index - low.index + (high.share > 0.0 ? 2 : 1);
     // Counted from the origin, which is exact, in 32 bits: this loop is vectorised.
     const double origin = static_cast<double>(taps.origin);
     const bool linear = grid.interpolation == Interpolation::linear;
@@ -66,7 +46,7 @@ void find_taps(double position, double step, const PatchGrid& grid, Index extent
     std::int32_t* __restrict index = taps.index;
     T* __restrict share = taps.share;
     for (Index l = taps.begin; l < taps.end; ++l) {
-        const double from_origin = (coordinate(l) + shift) - origin;
+        const double from_origin = (line_coordinate(grid, position, step, l) + shift) - origin;
         index[l] = static_cast<std::int32_t>(from_origin);
         share[l] = weight * static_cast<T>(from_origin - static_cast<double>(index[l]));
     }
@@ -115,8 +95,8 @@ public:
             }
         }
         const Index storage = number * 2 * work_.row_pitch;
-        columns_ = {0, 0, 0, 0, work_.indices + storage, work_.shares + storage};
-        rows_ = {0, 0, 0, 0, columns_.index + work_.row_pitch, columns_.share + work_.row_pitch};
+        columns_ = {{}, work_.indices + storage, work_.shares + storage};
+        rows_ = {{}, columns_.index + work_.row_pitch, columns_.share + work_.row_pitch};
         if (grid.separable() && find_separable(number)) {
             way_ = Way::separable;
         } else if (find_inner()) {

@@ -65,6 +65,39 @@ CONTEXTEM_HD Tap make_tap(double coordinate, Interpolation interpolation) {
     return {index, coordinate - static_cast<double>(index)};
 }
 
+// Of a separable grid: where sample i of a line along either axis lies, at `step` pixels per sample.
+CONTEXTEM_HD double line_coordinate(const PatchGrid& grid, double position, double step, Index i) {
+    return position + (step * (static_cast<double>(i) - grid.half()) + 0.0);  // as in sample_row and sample_column
+}
+
+// Samples [begin, end) of such a line lie inside the image, one range since coordinates are monotonic. They read the
+// pixels [origin, origin + width), neighbours included.
+struct LineReach {
+    Index begin;
+    Index end;
+    Index origin;
+    Index width;
+};
+
+CONTEXTEM_HD LineReach line_reach(const PatchGrid& grid, double position, double step, Index extent) {
+    LineReach reach = {0, grid.size, 0, 0};
+    while (reach.begin < reach.end && !inside(line_coordinate(grid, position, step, reach.begin), extent)) {
+        ++reach.begin;
+    }
+    while (reach.end > reach.begin && !inside(line_coordinate(grid, position, step, reach.end - 1), extent)) {
+        --reach.end;
+    }
+    if (reach.begin == reach.end) {
+        return reach;
+    }
+    const Tap first = make_tap(line_coordinate(grid, position, step, reach.begin), grid.interpolation);
+    const Tap last = make_tap(line_coordinate(grid, position, step, reach.end - 1), grid.interpolation);
+    const Tap& high = first.index < last.index ? last : first;
+    reach.origin = first.index < last.index ? first.index : last.index;
+    reach.width = high.index - reach.origin + (high.share > 0.0 ? 2 : 1);
+    return reach;
+}
+
 // The first sample of a patch of scale 1 that lies inside the image: all samples share its offset between pixels.
 struct UnitCorner {
     bool inside;
