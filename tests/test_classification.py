@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from classified import classification, posterior
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,23 +17,18 @@ from contextem.classification import CSV_HEADER, Classification, wilson_interval
 from contextem.columns import CLASSES
 from contextem.micrograph import Micrograph
 
+ARRAYS = set(Classification.__dataclass_fields__) - {"sampling", "lattice_constant", "provenance"}
 LABELS = [0] * 40 + [1] * 10 + [2] * 45 + [3] * 4 + [4]
 
 
 @pytest.fixture
 def result():
-    rng = np.random.default_rng(0)
-    probabilities = np.full((100, 5), 0.05, np.float32)
-    probabilities[np.arange(100), LABELS] = 0.8
-    return Classification(
-        positions=rng.uniform(5, 95, (100, 2)),
-        probabilities=probabilities,
+    return classification(
+        np.random.default_rng(0).uniform(5, 95, (100, 2)),
+        posterior(LABELS),
         observed=np.arange(100) != 99,
         complete=np.arange(100) >= 2,
         familiarity=np.linspace(-1.0, 3.0, 100, dtype=np.float32),
-        unknown=np.zeros(100, bool),
-        sampling=0.2,
-        lattice_constant=3.32,
         provenance={"context": {"host": "WSe2"}},
     )
 
@@ -52,6 +48,12 @@ def test_labels_counts_entropy(result):
     assert result.labels.tolist() == LABELS
     assert result.counts == dict(zip(CLASSES, (40, 10, 45, 4, 1), strict=True))
     assert result.entropy == pytest.approx(-0.8 * math.log2(0.8) - 4 * 0.05 * math.log2(0.05), rel=1e-5)
+
+
+def test_contaminated_columns_are_not_counted(result):
+    hidden = replace(result, contaminated=np.isin(np.arange(100), (0, 41)), unknown=np.isin(np.arange(100), (0, 1)))
+    assert hidden.counts == dict(zip(CLASSES, (38, 9, 45, 4, 1), strict=True))
+    assert hidden.summary()["contaminated"] == 2
 
 
 def with_unknown(result):
@@ -99,10 +101,7 @@ def test_unknown_columns_are_crossed_out_in_the_picture(result):
 
 @pytest.mark.parametrize("copies", [1, 300])
 def test_the_legend_fits_under_the_picture_whatever_it_counts(result, copies):
-    values = {
-        name: np.concatenate([getattr(with_unknown(result), name)] * copies)
-        for name in ("positions", "probabilities", "observed", "complete", "familiarity", "unknown")
-    }
+    values = {name: np.concatenate([getattr(with_unknown(result), name)] * copies) for name in ARRAYS}
     figure = replace(result, **values).plot(Micrograph(np.eye(100, 100, dtype="f4"), 0.2))
     canvas = FigureCanvasAgg(figure)
     extent = figure.legends[0].get_window_extent(canvas.get_renderer())
@@ -111,8 +110,7 @@ def test_the_legend_fits_under_the_picture_whatever_it_counts(result, copies):
 
 def test_entropy_of_certainty_and_ignorance():
     probabilities = np.array([[1, 0, 0, 0, 0], [0.2] * 5], np.float32)
-    flags = np.ones(2, bool)
-    both = Classification(np.zeros((2, 2)), probabilities, flags, flags, np.zeros(2), ~flags, 0.2, 3.32)
+    both = classification(np.zeros((2, 2)), probabilities)
     assert both.entropy == pytest.approx([0.0, math.log2(5)], abs=1e-6)
 
 
@@ -134,14 +132,14 @@ def test_csv_has_the_promised_header_and_every_column(result, tmp_path):
         rows = list(csv.reader(file))
     assert ",".join(rows[0]) == (
         "row,column,class,probability,metal,dopant,X2,single_vacancy,double_vacancy,entropy,familiarity,"
-        "observed,complete,unknown"
+        "observed,complete,unknown,contaminated,sublattice,grain"
     )
     assert tuple(rows[0]) == CSV_HEADER
     assert len(rows) == 101
     assert [row[2] for row in rows[1:]] == [CLASSES[i] for i in LABELS]
     assert np.array([row[:2] for row in rows[1:]], float) == pytest.approx(result.positions, abs=5e-4)
-    assert rows[100][-3:] == ["0", "1", "0"]
-    assert rows[1][-3:] == ["1", "0", "0"]
+    assert rows[100][-6:] == ["0", "1", "0", "0", "1", "0"]
+    assert rows[1][-6:] == ["1", "0", "0", "0", "0", "0"]
 
 
 def test_json_is_the_summary(result, tmp_path):
@@ -166,14 +164,13 @@ def test_a_failed_write_leaves_nothing(result, tmp_path, monkeypatch):
 
 
 def test_empty_classification_has_a_summary(tmp_path):
-    none = np.zeros(0, bool)
-    empty = Classification(np.zeros((0, 2)), np.zeros((0, 5), np.float32), none, none, np.zeros(0), none, 0.2, 3.32)
+    empty = classification(np.zeros((0, 2)), np.zeros((0, 5)))
     assert empty.summary()["dopant_fraction"]["value"] is None
     empty.to_csv(tmp_path / "empty.csv")
     assert (tmp_path / "empty.csv").read_text() == ",".join(CSV_HEADER) + "\n"
 
 
-@pytest.mark.parametrize("name", ["positions", "probabilities", "observed", "complete", "familiarity", "unknown"])
+@pytest.mark.parametrize("name", sorted(ARRAYS))
 def test_shapes_that_do_not_fit_are_named(result, name):
     values = {f: getattr(result, f) for f in result.__dataclass_fields__}
     values[name] = values[name][:-1]

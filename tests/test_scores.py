@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from classified import classification
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from contextem.classification import Classification
 from contextem.columns import CLASSES
 from contextem.scores import (
     Predictions,
@@ -135,16 +135,7 @@ def test_score_columns_counts_partners_misses_and_extras_inside_the_frame():
     predicted[10] = 3  # truth[10], row 10: X2 taken for a vacancy, but at the border
     predicted[11] = 3  # truth[11]: X2 taken for a vacancy
     complete = ((positions > 5) & (positions < 85)).all(axis=1)
-    result = Classification(
-        positions=positions,
-        probabilities=posterior(predicted),
-        familiarity=np.zeros(100, np.float32),
-        observed=np.ones(100, bool),
-        complete=complete,
-        unknown=np.zeros(100, bool),
-        sampling=0.2,
-        lattice_constant=3.32,
-    )
+    result = classification(positions, posterior(predicted), complete=complete)
     scores = score_columns(result, truth, labels, tolerance=0.5)
     assert scores.support.sum() == 64
     assert scores.missed.tolist() == [1, 0, 0, 0, 0]

@@ -29,6 +29,7 @@ COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7")
 MARKERS = ("o", "D", "o", "^", "s")
 CSV_HEADER = (
     "row", "column", "class", "probability", *CLASSES, "entropy", "familiarity", "observed", "complete", "unknown",
+    "contaminated", "sublattice", "grain",
 )  # fmt: skip
 
 
@@ -65,8 +66,15 @@ class Classification:
     ----------
     positions : (N, 2) float64
         (row, column) in px.
+    sublattice : (N,) int8
+        0 or 1 for the two atomic sublattices of a grain; -1 where it is not known, as between grains.
+    grain : (N,) int32
+        Number of the lattice the column stands on; -1 for none.
     probabilities : (N, 5) float32
-        Posterior of the classes, in the order of `contextem.columns.CLASSES`.
+        Posterior of the classes, in the order of `contextem.columns.CLASSES`, from the column, its neighbourhood and
+        the whole micrograph.
+    patch_probabilities : (N, 5) float32
+        Posterior of each column by itself, before the sublattices and the micrograph are heard.
     observed : (N,) bool
         False where the lattice demands a site at which no peak stands.
     complete : (N,) bool
@@ -77,6 +85,8 @@ class Classification:
     unknown : (N,) bool
         True where they do not: an adatom, a grain boundary, a second layer, or a context that is not that of the image.
         Such columns keep their class, but are not counted.
+    contaminated : (N,) bool
+        True under so much carbon that the class cannot be told; such columns are not counted either.
     sampling : float
         Å/px.
     lattice_constant : float
@@ -86,11 +96,15 @@ class Classification:
     """
 
     positions: NDArray[np.float64]
+    sublattice: NDArray[np.int8]
+    grain: NDArray[np.int32]
     probabilities: NDArray[np.float32]
+    patch_probabilities: NDArray[np.float32]
     observed: NDArray[np.bool_]
     complete: NDArray[np.bool_]
     familiarity: NDArray[np.float32]
     unknown: NDArray[np.bool_]
+    contaminated: NDArray[np.bool_]
     sampling: float
     lattice_constant: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -99,11 +113,15 @@ class Classification:
         n = len(self.positions)
         shapes = {
             "positions": (n, 2),
+            "sublattice": (n,),
+            "grain": (n,),
             "probabilities": (n, len(CLASSES)),
+            "patch_probabilities": (n, len(CLASSES)),
             "observed": (n,),
             "complete": (n,),
             "familiarity": (n,),
             "unknown": (n,),
+            "contaminated": (n,),
         }
         for name, shape in shapes.items():
             if (got := np.shape(getattr(self, name))) != shape:
@@ -126,9 +144,14 @@ class Classification:
         return entropy
 
     @property
+    def counted(self) -> NDArray[np.bool_]:
+        """(N,) whether a column enters counts and densities: it is neither unknown nor contaminated."""
+        return ~(self.unknown | self.contaminated)
+
+    @property
     def counts(self) -> dict[str, int]:
-        """Number of columns of each class, unknown ones left out."""
-        return dict(zip(CLASSES, np.bincount(self.labels[~self.unknown], minlength=len(CLASSES)).tolist(), strict=True))
+        """Number of columns of each class among those counted."""
+        return dict(zip(CLASSES, np.bincount(self.labels[self.counted], minlength=len(CLASSES)).tolist(), strict=True))
 
     def summary(self) -> dict[str, Any]:
         """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % Wilson intervals, and provenance."""
@@ -153,6 +176,7 @@ class Classification:
             "single_vacancy_density_per_cm2": fraction(counts["single_vacancy"], x_sites, 1 / cell_area_cm2),
             "double_vacancy_density_per_cm2": fraction(counts["double_vacancy"], x_sites, 1 / cell_area_cm2),
             "unknown": int(np.sum(self.unknown)),
+            "contaminated": int(np.sum(self.contaminated)),
             "not_observed": int(np.sum(~self.observed)),
             "not_complete": int(np.sum(~self.complete)),
             "mean_entropy_bits": float(self.entropy.mean()) if len(self) else None,
@@ -184,6 +208,9 @@ class Classification:
                         int(self.observed[i]),
                         int(self.complete[i]),
                         int(self.unknown[i]),
+                        int(self.contaminated[i]),
+                        int(self.sublattice[i]),
+                        int(self.grain[i]),
                     ]
                 )
 

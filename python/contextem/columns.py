@@ -58,6 +58,9 @@ class Columns:
         one 0 in every grain.
     observed : array_like, shape (N,), optional
         Whether the image has a peak there (default); False for a site that only the lattice tells.
+    grain : array_like, shape (N,), optional
+        Number of the lattice a column stands on, from 0; -1 where it stands on none, or where that is not known
+        (default).
 
     Raises
     ------
@@ -76,9 +79,14 @@ class Columns:
     positions: NDArray[np.float64]
     sublattice: NDArray[np.int8]
     observed: NDArray[np.bool_]
+    grain: NDArray[np.int32]
 
     def __init__(
-        self, positions: ArrayLike, sublattice: ArrayLike | None = None, observed: ArrayLike | None = None
+        self,
+        positions: ArrayLike,
+        sublattice: ArrayLike | None = None,
+        observed: ArrayLike | None = None,
+        grain: ArrayLike | None = None,
     ) -> None:
         given = np.asarray(positions)
         if given.dtype.kind not in "iuf":
@@ -92,16 +100,20 @@ class Columns:
         n = len(given)
         side = np.full(n, -1) if sublattice is None else np.asarray(sublattice)
         seen = np.ones(n, dtype=bool) if observed is None else np.asarray(observed)
-        for name, values in (("sublattice", side), ("observed", seen)):
+        lattice = np.full(n, -1) if grain is None else np.asarray(grain)
+        for name, values in (("sublattice", side), ("observed", seen), ("grain", lattice)):
             if values.shape != (n,):
                 raise ValueError(f"{name}: expected shape ({n},), one value per position, got {values.shape}")
         if side.dtype.kind not in "iu" or not np.isin(side, (-1, 0, 1)).all():
             raise ValueError("sublattice: expected integers -1, 0 or 1, got other values")
         if seen.dtype != bool:
             raise TypeError(f"observed: expected booleans, got dtype {seen.dtype}")
+        if lattice.dtype.kind not in "iu" or (lattice < -1).any():
+            raise ValueError("grain: expected integers from 0, or -1, got other values")
         object.__setattr__(self, "positions", np.array(given, dtype=np.float64))
         object.__setattr__(self, "sublattice", side.astype(np.int8))
         object.__setattr__(self, "observed", np.array(seen))
+        object.__setattr__(self, "grain", lattice.astype(np.int32))
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -186,12 +198,15 @@ def find_columns(
     if not grains:
         raise ValueError(unseen)
     parts = [_columns_of(grain, peaks, a) for grain in grains]
+    numbers = [np.full(len(part.start), number) for number, part in enumerate(parts)]
     if clarity >= _CLEAR:
         parts.append(_between_grains(grains, peaks, a))
+        numbers.append(np.full(len(parts[-1].start), -1))
     return Columns(
         _refined(image, parts, a),
         np.concatenate([part.sublattice for part in parts]),
         np.concatenate([part.observed for part in parts]),
+        np.concatenate(numbers),
     )
 
 

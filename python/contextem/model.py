@@ -67,12 +67,15 @@ class Prediction(NamedTuple):
     ----------
     probabilities : (N, 5) float32
         Posterior of the classes, in the order of `contextem.columns.CLASSES`.
+    patch_probabilities : (N, 5) float32
+        The same before the columns of a neighbourhood have decided on their sites.
     familiarity : (N,) float32
         Log of the odds that column, neighbours and context belong together, lowered where they look unusual; 0 for a
         model that does not judge it.
     """
 
     probabilities: NDArray[np.float32]
+    patch_probabilities: NDArray[np.float32]
     familiarity: NDArray[np.float32]
 
 
@@ -196,7 +199,7 @@ class Model:
         network = self.network.to(device or "cpu").eval()
         target = network.mean.device
         shared_context = context.ndim == 1
-        probabilities = np.empty((len(contrast), len(CLASSES)), np.float32)
+        alone = np.empty((len(contrast), len(CLASSES)), np.float32)
         familiarity = np.empty(len(contrast), np.float32)
         with torch.inference_mode():
             shared = torch.from_numpy(np.array(context, np.float32)).to(target)
@@ -205,13 +208,13 @@ class Model:
                 logits, known = network(
                     torch.from_numpy(contrast[part]).to(target), shared[None] if shared_context else shared[part]
                 )
-                probabilities[part] = torch.softmax(logits, dim=1).cpu().numpy()
+                alone[part] = torch.softmax(logits, dim=1).cpu().numpy()
                 familiarity[part] = known.cpu().numpy()
         strength = float(self.info.get("site_strength", 0.0))
-        if around is not None and strength > 0.0:
-            common = common_odds(probabilities, around.same, around.other)
-            probabilities = agree_on_sites(probabilities, common, strength)
-        return Prediction(probabilities, familiarity)
+        if around is None or strength == 0.0:
+            return Prediction(alone, alone, familiarity)
+        common = common_odds(alone, around.same, around.other)
+        return Prediction(agree_on_sites(alone, common, strength), alone, familiarity)
 
     def save(self, folder: str | os.PathLike[str], *, export: bool = True) -> None:
         """Write model.safetensors (weights, normalisation), model.json (how to read them), model.pt2 (torch.export).

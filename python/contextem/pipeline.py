@@ -82,7 +82,7 @@ def classify(
     context_features = model.context_features(context)
     columns = find_columns(micrograph, context) if columns is None else columns
     contrast, complete, around = measure(micrograph, columns, context.lattice_constant, model.config)
-    probabilities, familiarity = model.predict(contrast, context_features, around, device=device)
+    prediction = model.predict(contrast, context_features, around, device=device)
     better = better_context(contrast[complete], context, model, device=device)
     if better is not None:
         warnings.warn(
@@ -91,11 +91,15 @@ def classify(
         )
     return Classification(
         positions=columns.positions,
-        probabilities=probabilities,
+        sublattice=columns.sublattice,
+        grain=columns.grain,
+        probabilities=prediction.probabilities,
+        patch_probabilities=prediction.patch_probabilities,
         observed=columns.observed,
         complete=complete,
-        familiarity=familiarity,
-        unknown=model.unknown(familiarity, complete),
+        familiarity=prediction.familiarity,
+        unknown=model.unknown(prediction.familiarity, complete),
+        contaminated=np.zeros(len(columns), bool),
         sampling=micrograph.sampling,
         lattice_constant=context.lattice_constant,
         provenance={

@@ -398,7 +398,7 @@ def calibrate(model: Model, validation: LabelledColumns, *, unknown: bool = True
     networks", https://doi.org/10.48550/arXiv.1706.04599.
     """
     model.info.pop("site_strength", None)
-    probabilities, familiarity = predict(model, validation)
+    probabilities, _, familiarity = predict(model, validation)
     weight, rows = validation.weight, np.arange(len(validation))
 
     def surprise(posterior: NDArray[np.floating[Any]]) -> float:

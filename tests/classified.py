@@ -1,0 +1,33 @@
+"""Classifications made by hand."""
+
+import numpy as np
+
+from contextem.classification import Classification
+from contextem.columns import CLASSES
+
+
+def posterior(labels, certainty=0.8):
+    """(N, 5) float32: `certainty` for the class of each label, the rest shared evenly."""
+    p = np.full((len(labels), len(CLASSES)), (1.0 - certainty) / (len(CLASSES) - 1), np.float32)
+    p[np.arange(len(labels)), np.asarray(labels, np.int64)] = certainty
+    return p
+
+
+def classification(positions, probabilities, **values):
+    """A classification of one grain, in which nothing is unknown unless `values` say otherwise."""
+    positions, probabilities = np.asarray(positions, np.float64), np.asarray(probabilities, np.float32)
+    n = len(positions)
+    metal = np.isin(probabilities.argmax(axis=1), (0, 1)) if n else np.zeros(0, bool)
+    plain = {
+        "sublattice": np.where(metal, 0, 1).astype(np.int8),
+        "grain": np.zeros(n, np.int32),
+        "patch_probabilities": probabilities,
+        "observed": np.ones(n, bool),
+        "complete": np.ones(n, bool),
+        "familiarity": np.zeros(n, np.float32),
+        "unknown": np.zeros(n, bool),
+        "contaminated": np.zeros(n, bool),
+        "sampling": 0.2,
+        "lattice_constant": 3.32,
+    }
+    return Classification(positions=positions, probabilities=probabilities, **plain | values)
