@@ -79,7 +79,7 @@ def test_predictions_do_not_depend_on_the_batch_nor_on_how_the_context_is_given(
         assert_alike(model.predict(seen, each, batch_size=size), whole)
     for i in (0, 30, 60):
         alone = model.predict(seen[i : i + 1], context)
-        assert_alike(alone, Prediction(whole.probabilities[i : i + 1], whole.familiarity[i : i + 1]))
+        assert_alike(alone, Prediction(*(part[i : i + 1] for part in whole)))
 
 
 @kinds
@@ -90,7 +90,7 @@ def test_each_column_is_seen_in_its_own_context(config):
     got = model.predict(seen, mixed)
     for start, context in enumerate((one, other)):
         wanted = model.predict(seen[start::2], context)
-        assert_alike(Prediction(got.probabilities[start::2], got.familiarity[start::2]), wanted)
+        assert_alike(Prediction(*(part[start::2] for part in got)), wanted)
 
 
 @kinds
