@@ -6,10 +6,10 @@ import numpy as np
 
 import contextem as ctm
 from contextem.contrast import contrast_features
+from contextem.measurement import measure
 from contextem.moments import column_moments
 from contextem.neighbours import neighbourhood
 from contextem.patches import patch_complete
-from contextem.pipeline import measure
 from contextem.scores import score_columns
 from contextem.simulate.dataset import simulate_micrograph
 
@@ -50,7 +50,7 @@ def test_moments_become_probabilities(capsys):
     micrograph, context, columns = simulated.micrograph, simulated.context, simulated.columns
     model = ctm.load_model()
     basis, spacing = model.config.basis, context.lattice_constant / micrograph.sampling
-    scale = model.config.patch_scale(micrograph.sampling, context.lattice_constant)
+    scale = model.config.patch_step(context.lattice_constant) / micrograph.sampling
     moments = column_moments(micrograph.as_float("float32"), columns.positions, basis, scale=scale)
     complete = patch_complete(micrograph.shape, columns.positions, model.config.size, scale=scale)
     features = model.context_features(context)

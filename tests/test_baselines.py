@@ -37,6 +37,7 @@ def columns(seed, count=600, classes=(0, 1, 2, 3, 4)):
         weight=np.ones(count, np.float32),
         same=np.zeros((count, 0), np.int32),
         other=np.zeros((count, 0), np.int32),
+        side=np.zeros(count, np.int8),
         image=image,
         intensities=context,
         context=context,

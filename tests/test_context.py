@@ -330,7 +330,7 @@ def test_a_high_tension_off_by_less_than_a_percent_is_the_nominal_one():
 def test_the_vector_needs_energy_and_detector():
     with pytest.raises(ValueError, match=r"^energy: .* the beam energy in eV, one of 60e3, .* got None; give energy="):
         context(energy=None).vector()
-    with pytest.raises(ValueError, match=r"^detector: .* needs one of HAADF, .*BF, got None; give detector="):
+    with pytest.raises(ValueError, match=r"^detector: .* needs one of HAADF, .*ADF, got None; give detector="):
         context(detector=None).vector()
 
 
@@ -341,7 +341,7 @@ def test_a_detector_may_be_a_name_or_have_angles():
 
 
 def test_an_unknown_detector_lists_the_known():
-    with pytest.raises(ValueError, match=r"^detector: expected one of HAADF, MAADF, LAADF, ABF, BF, got 'SE'$"):
+    with pytest.raises(ValueError, match=r"^detector: expected one of HAADF, MAADF, LAADF, ABF, BF, ADF, got 'SE'$"):
         context(detector="SE")
     with pytest.raises(TypeError, match=r"^detector: expected a Detector or one of HAADF, .* got 3$"):
         context(detector=3)
@@ -357,7 +357,7 @@ def test_every_encoding_asks_for_energy_and_detector(encoding):
 @pytest.mark.parametrize(
     ("detector", "sentence"),
     [
-        ("LAADF", "detector: only HAADF, MAADF have default angles, give inner and outer in mrad for LAADF"),
+        ("LAADF", "detector: only HAADF, MAADF, ADF have default angles, give inner and outer in mrad for LAADF"),
         (Detector("HAADF", 2.0, 200.0), "detector: expected angles from "),
     ],
 )

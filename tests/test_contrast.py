@@ -9,11 +9,11 @@ from strategies import Honeycomb
 from contextem.attention import ModelConfig
 from contextem.columns import Columns
 from contextem.contrast import CENTRE, QUANTILES, contrast_blocks, contrast_features, invariant_orders
+from contextem.measurement import measure
 from contextem.micrograph import Micrograph
 from contextem.moments import column_moments
 from contextem.neighbours import neighbourhood
 from contextem.patches import patch_complete
-from contextem.pipeline import measure
 from contextem.zernike import ZernikeBasis
 
 CONFIG = ModelConfig(n_max=6, size=16)

@@ -175,8 +175,8 @@ def test_detectors():
     assert Micrograph(IMAGE, 0.2, detector="ABF").detector == Detector("ABF")
     assert Detector(**Detector("MAADF", 40, 80).to_dict()) == Detector("MAADF", 40, 80)
     for arguments, message in {
-        ("SE",): "detector: expected one of HAADF, MAADF, LAADF, ABF, BF, got 'SE'",
-        ("haadf",): "detector: expected one of HAADF, MAADF, LAADF, ABF, BF, got 'haadf'",
+        ("SE",): "detector: expected one of HAADF, MAADF, LAADF, ABF, BF, ADF, got 'SE'",
+        ("haadf",): "detector: expected one of HAADF, MAADF, LAADF, ABF, BF, ADF, got 'haadf'",
         ("HAADF", -1): "inner: expected a collection semi-angle of 0 to 1000 mrad, got -1",
         ("HAADF", 70, math.nan): "outer: expected a collection semi-angle of 0 to 1000 mrad, got nan",
         ("HAADF", 200, 70): "outer: expected an angle above inner = 200 mrad, got 70",

@@ -8,9 +8,10 @@ import pytest
 
 import contextem as ctm
 from contextem.columns import CLASSES
+from contextem.evidence import better_context
 from contextem.examples import demo_micrograph
+from contextem.measurement import measure
 from contextem.model import Model, load_model
-from contextem.pipeline import better_context, measure
 from contextem.responses import DETECTOR_ANGLES
 from contextem.scores import score_columns
 from contextem.simulate.conditions import REFERENCE
@@ -54,11 +55,11 @@ def test_gain_and_offset_of_the_detector_do_not_matter(simulated, result):
 
 def test_own_columns_are_classified_as_given(simulated, result):
     chosen = np.flatnonzero(result.complete)[::7]
-    columns = ctm.Columns(result.positions)
+    columns = ctm.Columns(result.positions, observed=result.observed)
     again = ctm.classify(simulated.micrograph, simulated.context, columns=columns)
     np.testing.assert_allclose(again.probabilities[chosen], result.probabilities[chosen], atol=1e-5)
     np.testing.assert_allclose(again.familiarity[chosen], result.familiarity[chosen], atol=1e-4)
-    assert again.observed.all()
+    np.testing.assert_array_equal(again.observed, result.observed)
 
 
 def test_own_columns_are_classified_alike_with_and_without_sublattice(simulated):

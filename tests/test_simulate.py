@@ -175,7 +175,7 @@ def test_interpolation_between_thicknesses_and_defoci_is_smooth():
         (lambda: library().response("W", 80e3, "HAADF", 190.0), "aberrations: expected rays that miss the focus by"),
         (lambda: library().response("W", 80e3, "HAADF", 9.0, Aberrations(coma=np.nan)), "aberrations: expected rays"),
         (lambda: library().response("W", 80e3, Detector("HAADF", 20, 200)), "bright-field disk"),
-        (lambda: library().response("W", 80e3, "LAADF"), "only HAADF, MAADF have default angles"),
+        (lambda: library().response("W", 80e3, "LAADF"), "only HAADF, MAADF, ADF have default angles"),
         (lambda: library().pair("W", 3.1, 80e3, "HAADF"), "symbol: expected a chalcogen"),
         (lambda: library().pair("Se", 4.0, 80e3, "HAADF"), "thickness: expected 3.00 to 3.46"),
     ],

@@ -197,6 +197,7 @@ def drawn(seed=0, images=6, count=40, config=CONFIG):
         weight=rng.uniform(0.5, 3.0, n).astype(np.float32),
         same=around[0],
         other=around[1],
+        side=rng.integers(0, 2, n).astype(np.int8),
         image=image,
         intensities=kind.astype(np.float32),
         context=rng.normal(size=(images, 68)).astype(np.float32),

@@ -31,6 +31,7 @@ def made_pool():
         weight=np.ones(600, np.float32),
         same=np.full((600, 2), -1, np.int32),
         other=np.full((600, 2), -1, np.int32),
+        side=np.zeros(600, np.int8),
         image=np.repeat(np.arange(60), 10),
         intensities=np.zeros((60, 10), np.float32),
         context=np.zeros((60, 68), np.float32),

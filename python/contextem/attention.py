@@ -85,9 +85,9 @@ class ModelConfig:
         """The basis the moments are taken in."""
         return ZernikeBasis(self.n_max, self.size, mode=self.basis_mode)
 
-    def patch_scale(self, sampling: float, lattice_constant: float) -> float:
-        """Return the px per patch sample that make the patch `patch_radius` lattice constants in radius."""
-        return 2 * self.patch_radius * lattice_constant / (self.size * sampling)
+    def patch_step(self, lattice_constant: float) -> float:
+        """Return the Å from one patch sample to the next that make the patch `patch_radius` lattice constants wide."""
+        return 2 * self.patch_radius * lattice_constant / self.size
 
 
 class AttentionLayer(nn.Module):

@@ -59,8 +59,8 @@ class Columns:
     observed : array_like, shape (N,), optional
         Whether the image has a peak there (default); False for a site that only the lattice tells.
     grain : array_like, shape (N,), optional
-        Number of the lattice a column stands on, from 0; -1 where it stands on none, or where that is not known
-        (default).
+        Number of the lattice a column stands on, from 0, mirror twins counted apart; -1 where it stands on none, or
+        where that is not known (default).
 
     Raises
     ------
@@ -198,15 +198,13 @@ def find_columns(
     if not grains:
         raise ValueError(unseen)
     parts = [_columns_of(grain, peaks, a) for grain in grains]
-    numbers = [np.full(len(part.start), number) for number, part in enumerate(parts)]
     if clarity >= _CLEAR:
         parts.append(_between_grains(grains, peaks, a))
-        numbers.append(np.full(len(parts[-1].start), -1))
     return Columns(
         _refined(image, parts, a),
         np.concatenate([part.sublattice for part in parts]),
         np.concatenate([part.observed for part in parts]),
-        np.concatenate(numbers),
+        _numbered(parts),
     )
 
 
@@ -245,12 +243,15 @@ class _Found:
         (N, 2) position to refine, px.
     sublattice, observed
         (N,) as in `Columns`.
+    domain
+        (N,) as in `contextem.grains.Grain`; -1 where there is no lattice.
     """
 
     predicted: NDArray[np.float64]
     start: NDArray[np.float64]
     sublattice: NDArray[np.int64]
     observed: NDArray[np.bool_]
+    domain: NDArray[np.int64]
 
 
 def _columns_of(grain: Grain, peaks: Peaks, a: float) -> _Found:
@@ -262,7 +263,15 @@ def _columns_of(grain: Grain, peaks: Peaks, a: float) -> _Found:
     start = grain.positions.copy()
     seen = weight > 0
     start[seen] = _combine(start[seen], measured[seen], weight[seen], _PEAK_SPREAD * a)
-    return _Found(grain.positions, start, grain.sublattice, seen)
+    return _Found(grain.positions, start, grain.sublattice, seen, grain.domain)
+
+
+def _numbered(parts: list[_Found]) -> NDArray[np.int64]:
+    """Return the number (N,) of the lattice each column stands on, the largest first; -1 for none."""
+    keys = np.concatenate([np.where(part.domain < 0, -1, 3 * k + part.domain) for k, part in enumerate(parts)])
+    lattices, which, count = np.unique(keys, return_inverse=True, return_counts=True)
+    rank = np.argsort(np.argsort(np.where(lattices < 0, 0, -count), kind="stable"), kind="stable")
+    return np.where(keys < 0, -1, rank[which])
 
 
 def _refined(image: NDArray[np.float32], parts: list[_Found], a: float) -> NDArray[np.float64]:
@@ -336,7 +345,8 @@ def _between_grains(grains: list[Grain], peaks: Peaks, a: float) -> _Found:
     to_columns, _ = _kernels.Points(atomic).nearest(bright, 3, 0)
     free = np.isinf(to_site) & (to_columns[:, 0] > 0.35 * a) & (to_columns[:, 2] < 1.1 * a)
     between = bright[free]
-    return _Found(between, between, np.full(len(between), -1), np.ones(len(between), dtype=bool))
+    nowhere = np.full(len(between), -1)
+    return _Found(between, between, nowhere, np.ones(len(between), dtype=bool), nowhere)
 
 
 def _explained(grains: list[Grain], response: Image) -> float:

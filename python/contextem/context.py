@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from contextem.columns import CLASSES
 from contextem.elements import CAPACITY, SUBSHELLS, SYMBOLS, atomic_shares, electron_configuration
 from contextem.intensities import expected_intensities
-from contextem.micrograph import DETECTORS, LATTICE_CONSTANT_RANGE, Detector, Micrograph, check_energy, check_number
+from contextem.micrograph import (
+    DETECTOR_NAMES,
+    DETECTORS,
+    LATTICE_CONSTANT_RANGE,
+    Detector,
+    Micrograph,
+    check_energy,
+    check_number,
+)
 
 Encoding = Literal["intensities", "roles", "composition"]
 
@@ -94,7 +102,7 @@ class Context:
     energy : float, optional
         Beam energy, eV.  `vector` needs it.
     detector : Detector or str, optional
-        The detector, or its name, one of `contextem.micrograph.DETECTORS`.  `vector` needs it.
+        The detector, or its name, one of `contextem.micrograph.DETECTOR_NAMES`.  `vector` needs it.
     fractions : mapping of str to float, optional
         Fraction of the metal sites each dopant occupies, between 0 and 1; for all dopants or for none.  Without it the
         composition takes `NOMINAL_FRACTION` for each.
@@ -159,7 +167,7 @@ class Context:
             "lattice_constant": _check_lattice_constant(lattice_constant, host),
         }
         if not isinstance(values["detector"], Detector | None):
-            raise TypeError(f"detector: expected a Detector or one of {', '.join(DETECTORS)}, got {detector!r}")
+            raise TypeError(f"detector: expected a Detector or one of {', '.join(DETECTOR_NAMES)}, got {detector!r}")
         origin = {name: "user" for name, value in values.items() if value}
         if fractions is None and checked_dopants:
             origin["fractions"] = "default"
@@ -278,10 +286,10 @@ class Context:
     def _detector_one_hot(self) -> NDArray[np.float64]:
         if self.detector is None:
             raise ValueError(
-                f"detector: the context vector needs one of {', '.join(DETECTORS)}, got None; "
+                f"detector: the context vector needs one of {', '.join(DETECTOR_NAMES)}, got None; "
                 "give detector=... or --detector"
             )
-        return np.array([self.detector.name == name for name in DETECTORS], dtype=np.float64)
+        return np.array([self.detector.kind == name for name in DETECTORS], dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values that JSON can hold, provenance among them.

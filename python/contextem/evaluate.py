@@ -15,9 +15,9 @@ from contextem.attention import ModelConfig
 from contextem.baselines import NETWORK, TABULAR, fit_network, measure_patches
 from contextem.columns import find_columns
 from contextem.context import Context
+from contextem.measurement import measure
 from contextem.model import Model, compared_folders, load_model, packaged_model
 from contextem.patches import patch_complete
-from contextem.pipeline import measure
 from contextem.scores import Predictions, Scores, auroc, score_predictions
 from contextem.simulate.anomalies import ANOMALOUS, KINDS, KNOWN, anomaly_at, mistakable, simulate_anomaly
 from contextem.simulate.dataset import Recipe, manifest, stored
@@ -103,7 +103,7 @@ def _observe(
     source: Recipe, config: ModelConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], str, str, float]:
     simulated = source.simulate()
-    scale = config.patch_scale(simulated.micrograph.sampling, simulated.context.lattice_constant)
+    scale = config.patch_step(simulated.context.lattice_constant) / simulated.micrograph.sampling
     positions = simulated.columns.positions
     complete = patch_complete(simulated.micrograph.shape, positions, config.size, scale=scale)
     return (

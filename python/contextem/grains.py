@@ -47,6 +47,8 @@ class Grain:
         (S,) difference between the brightest and the darkest sublattice round the site.
     lopsided
         (S,) how far the evidence stands to one side, in site spacings: about 0 inside of a grain, 1 beyond its edge.
+    domain
+        (S,) which of the three cosets is hollow, 0 to 2: mirror twins share the lattice, not the hollow sites.
     """
 
     positions: Floats
@@ -54,6 +56,7 @@ class Grain:
     value: Floats
     contrast: Floats
     lopsided: Floats
+    domain: Ints
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -66,6 +69,7 @@ class Grain:
             self.value[chosen],
             self.contrast[chosen],
             self.lopsided[chosen],
+            self.domain[chosen],
         )
 
 
@@ -138,14 +142,15 @@ def _judge(sites: Sites, response: Image) -> Grain:
     value = _kernels.sample_image(response, sites.positions)
     supported = sites.support >= SUPPORT
     if not supported.any():
-        return Grain(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), *np.zeros((3, 0)))
+        nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
+        return Grain(np.zeros((0, 2)), none, nothing, nothing, nothing, none)
     cosets = _Cosets(sites.indices, value, supported)
     mean, _ = cosets.local(_WIDTHS[-1])
     contrast = np.ptp(mean, axis=0)
     sound = supported & (contrast >= CONTRAST * np.percentile(contrast[supported], 90))
     hollow = _Cosets(sites.indices[sound], value[sound], np.ones(np.count_nonzero(sound), dtype=bool)).hollow()
     sublattice = _name_sublattices((cosets.coset[sound] - hollow) % 3 - 1, hollow, value[sound])
-    return Grain(sites.positions[sound], sublattice, value[sound], contrast[sound], sites.lopsided[sound])
+    return Grain(sites.positions[sound], sublattice, value[sound], contrast[sound], sites.lopsided[sound], hollow)
 
 
 def _name_sublattices(sublattice: Ints, hollow: Ints, value: Floats) -> Ints:

@@ -22,6 +22,7 @@ from contextem.periodicity import hexagonal_period
 
 __all__ = [
     "DETECTORS",
+    "DETECTOR_NAMES",
     "Detector",
     "Micrograph",
     "ReadError",
@@ -32,7 +33,10 @@ __all__ = [
 ]
 
 DETECTORS = ("HAADF", "MAADF", "LAADF", "ABF", "BF")
-"""Names of the known detectors, from high to low collection angles."""
+"""Kinds of detector, from high to low collection angles."""
+
+DETECTOR_NAMES = (*DETECTORS, "ADF")
+"""What a detector may be called; "ADF" is annular dark field at lower angles than those of HAADF, whatever they are."""
 
 ENERGY_RANGE = (10e3, 3e6)
 """Beam energies that a transmission microscope may have, eV."""
@@ -54,7 +58,7 @@ class Detector:
     Parameters
     ----------
     name : str
-        One of `DETECTORS`.
+        One of `DETECTOR_NAMES`.
     inner, outer : float, optional
         Collection semi-angles, mrad.
 
@@ -74,8 +78,8 @@ class Detector:
     outer: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in DETECTORS:
-            raise ValueError(f"detector: expected one of {', '.join(DETECTORS)}, got {self.name!r}")
+        if self.name not in DETECTOR_NAMES:
+            raise ValueError(f"detector: expected one of {', '.join(DETECTOR_NAMES)}, got {self.name!r}")
         for key in ("inner", "outer"):
             angle = getattr(self, key)
             if angle is not None and not (_is_real(angle) and 0.0 <= angle <= 1e3):
@@ -84,6 +88,11 @@ class Detector:
             raise ValueError(f"outer: expected an angle above inner = {self.inner} mrad, got {self.outer!r}")
         if self.outer is not None and self.outer < 1.0:
             raise ValueError(f"outer: expected mrad (200 mrad is 200), got {self.outer!r}")
+
+    @property
+    def kind(self) -> str:
+        """Which of `DETECTORS` it is: an "ADF" stands for one at medium angles."""
+        return "MAADF" if self.name == "ADF" else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """Return name and angles as plain values that JSON can hold."""
@@ -104,7 +113,7 @@ class Micrograph:
     energy : float, optional
         Beam energy, eV.
     detector : Detector or str, optional
-        The detector, or its name, one of `DETECTORS`.
+        The detector, or its name, one of `DETECTOR_NAMES`.
     provenance : mapping of str to str, optional
         Origin of ``"sampling"``, ``"energy"`` and ``"detector"``, by name; ``"user"`` for a value that is given and not
         in it.
@@ -151,7 +160,7 @@ class Micrograph:
         known["energy"] = None if energy is None else check_energy(energy)
         known["detector"] = Detector(detector) if isinstance(detector, str) else detector
         if not isinstance(known["detector"], Detector | None):
-            raise TypeError(f"detector: expected a Detector or one of {', '.join(DETECTORS)}, got {detector!r}")
+            raise TypeError(f"detector: expected a Detector or one of {', '.join(DETECTOR_NAMES)}, got {detector!r}")
         origin = {name: "user" for name, value in known.items() if value is not None}
         origin |= {name: text for name, text in (provenance or {}).items() if name in origin}
         for name, value in {"data": _check_data(data), **known, "provenance": origin, "source": source}.items():
@@ -213,7 +222,7 @@ def read(
     energy : float, optional
         Beam energy, eV.
     detector : Detector or str, optional
-        The detector, or its name, one of `DETECTORS`.
+        The detector, or its name, one of `DETECTOR_NAMES`.
     signal : int or str, optional
         Index or name of the image in a file that holds several.
     lattice_constant : float, optional

@@ -18,7 +18,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_c
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES, Context
 from contextem.contrast import contrast_blocks
-from contextem.sites import agree_on_sites, common_odds
+from contextem.sites import Surroundings, agree_on_sites, shared_odds
 
 COMPARED = ("without_context", "paper", "paper_without_context")
 """Classifiers kept beside a model, in folders of these names, to compare it with: without context, and as published."""
@@ -46,18 +46,6 @@ def compared_folders(folder: Path) -> dict[str, Path]:
     ['with context', 'without context', 'paper', 'paper without context']
     """
     return {"with context": folder, **{place.replace("_", " "): folder / place for place in COMPARED}}
-
-
-class Surroundings(Protocol):
-    """Columns around each column, as `contextem.neighbours.Neighbourhood` has them."""
-
-    @property
-    def same(self) -> NDArray[np.integer[Any]]:
-        """(N, K) on the same sublattice; -1 for none."""
-
-    @property
-    def other(self) -> NDArray[np.integer[Any]]:
-        """(N, K) on the other sublattice; -1 for none."""
 
 
 class Prediction(NamedTuple):
@@ -149,7 +137,7 @@ class Model:
         known = self.info.get("training")
         if known and context.energy is not None and context.detector is not None:
             energy = min(ENERGIES, key=lambda each: abs(each - (context.energy or 0.0)))
-            condition = f"{energy / 1e3:g} keV {context.detector.name}"
+            condition = f"{energy / 1e3:g} keV {context.detector.kind}"
             if condition not in known["conditions"]:
                 raise ValueError(
                     f"context: expected one the model was trained with ({', '.join(known['conditions'])}), "
@@ -183,8 +171,8 @@ class Model:
             From `contextem.contrast.contrast_features`.
         context : (Fc,) or (N, Fc) float32
             One for all the columns, or one a column.
-        around : Neighbourhood, optional
-            Or anything with its `same` and `other`; with it the columns of a neighbourhood decide together which
+        around : Surroundings, optional
+            A `Neighbourhood`, for example; with it the columns of a neighbourhood and of a grain decide together which
             sublattice is the metal's, see `contextem.sites`.
         device : str, optional
             A torch device such as "cpu" or "cuda"; by default the CPU.
@@ -213,8 +201,7 @@ class Model:
         strength = float(self.info.get("site_strength", 0.0))
         if around is None or strength == 0.0:
             return Prediction(alone, alone, familiarity)
-        common = common_odds(alone, around.same, around.other)
-        return Prediction(agree_on_sites(alone, common, strength), alone, familiarity)
+        return Prediction(agree_on_sites(alone, shared_odds(alone, around), strength), alone, familiarity)
 
     def save(self, folder: str | os.PathLike[str], *, export: bool = True) -> None:
         """Write model.safetensors (weights, normalisation), model.json (how to read them), model.pt2 (torch.export).

@@ -33,12 +33,18 @@ class Neighbourhood:
     same, other : (N, K) int64
         Complete columns of the same and of the other sublattice, the nearest first, the column itself left out; K is at
         most `SURROUNDINGS`, and at least 1.
+    side : (N,) int8
+        Sublattice of the column, 0 or 1.
+    grain : (N,) int32
+        Number of the grain it is in, as given; one for all where none is.
     """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     same: NDArray[np.int64]
     other: NDArray[np.int64]
+    side: NDArray[np.int8]
+    grain: NDArray[np.int32]
 
     def surroundings(self, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return `same` and `other` of the columns kept (N,), counted among these, each `SURROUNDINGS` wide."""
@@ -54,19 +60,22 @@ def neighbourhood(
     sublattice: NDArray[np.int8],
     complete: NDArray[np.bool_],
     lattice_constant: float,
+    grain: NDArray[np.int32] | None = None,
 ) -> Neighbourhood:
     """Find the columns around each column.
 
     Parameters
     ----------
     positions : (N, 2)
-        (row, column) in px.
+        (row, column), px or Å.
     sublattice : (N,)
         0 or 1; -1 where it is not known: it is then told from the bonds.
     complete : (N,) bool
         Columns whose patch lies in the image.
     lattice_constant : float
-        px.
+        In the unit of the positions.
+    grain : (N,) int32, optional
+        Number of the grain of each column.
 
     Returns
     -------
@@ -105,7 +114,7 @@ def neighbourhood(
             # whether the column itself came before
             past = np.logical_or.accumulate(indices[:, :-1] == mine[:, None], axis=1)
             table[mine] = np.where(past, indices[:, 1:], indices[:, :-1])
-    return Neighbourhood(first, second, same, other)
+    return Neighbourhood(first, second, same, other, sides, np.zeros(n, np.int32) if grain is None else grain)
 
 
 def two_sublattices(

@@ -51,8 +51,19 @@ SEMIANGLES: Mapping[float, float] = {60e3: 32.0, 80e3: 30.0, 100e3: 30.0, 120e3:
 THERMAL_METAL, THERMAL_CHALCOGEN = 0.06, 0.075
 """Root mean square thermal displacement along one direction, Å."""
 
-DETECTOR_ANGLES: Mapping[str, tuple[float, float]] = {"HAADF": (70.0, 200.0), "MAADF": (50.0, 120.0)}
+DETECTOR_ANGLES: Mapping[str, tuple[float, float]] = {
+    "HAADF": (70.0, 200.0),
+    "MAADF": (50.0, 120.0),
+    "ADF": (40.0, 95.0),
+}
 """Inner and outer collection angle, mrad, of a detector that is only named."""
+
+ANGLE_RANGES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "HAADF": ((60.0, 80.0), (170.0, 220.0)),
+    "MAADF": ((36.0, 58.0), (85.0, 135.0)),
+    "ADF": ((30.0, 52.0), (60.0, 125.0)),
+}
+"""Range of inner and of outer collection angle, mrad, that a detector may have which is only named."""
 
 REACH = 3.0
 """How far the outermost rays of a probe may miss the focus, Å."""
@@ -309,6 +320,18 @@ def semiangle_of(energy: float) -> float:
     30.0
     """
     return SEMIANGLES[min(SEMIANGLES, key=lambda known: abs(known - energy))]
+
+
+def lowest_angle(energy: float) -> float:
+    """Return the least collection angle in the library, mrad, at its energy next to `energy`, eV.
+
+    Examples
+    --------
+    >>> lowest_angle(80e3) > semiangle_of(80e3)
+    True
+    """
+    responses = library()
+    return float(responses.edges[int(np.argmin(np.abs(responses.energies - energy))), 0])
 
 
 def collection_angles(detector: Detector | str) -> tuple[float, float]:

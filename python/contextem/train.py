@@ -26,11 +26,11 @@ from contextem.context import Context
 from contextem.contrast import own_and_near
 from contextem.curves import Curves, curves_figure
 from contextem.figures import style
+from contextem.measurement import measure
 from contextem.micrograph import Detector
 from contextem.model import Model, Prediction
-from contextem.pipeline import measure
 from contextem.simulate.dataset import CHALCOGENS, Recipe, SimulatedMicrograph, alloy_recipes, recipes, stored
-from contextem.sites import agree_on_sites, common_odds
+from contextem.sites import agree_on_sites, shared_odds
 
 FOLDS = 10
 """Of every ten images of a case and condition, `TEST_FOLDS` are for testing and `VALIDATION_FOLDS` for calibration."""
@@ -52,7 +52,7 @@ UNKNOWN_QUANTILE = 0.005
 MISFIT_QUANTILE = 0.02
 """Share of the images under whose right context another one is tried."""
 
-OF_COLUMNS = ("contrast", "labels", "weight", "same", "other", "image")
+OF_COLUMNS = ("contrast", "labels", "weight", "same", "other", "side", "image")
 """Attributes of `LabelledColumns` with an entry for each column; the others have one for each image."""
 
 
@@ -70,6 +70,8 @@ class LabelledColumns:
         Columns of its class and image that a column stands for.
     same, other : (N, K) int32
         Columns around on the same and on the other sublattice, -1 for none; K is 0 where not all columns are kept.
+    side : (N,) int8
+        Sublattice of each column, 0 or 1.
     image : (N,) int64
         Which image each column is from; indexes the attributes below.
     intensities, context, composition : (I, Fc) float32
@@ -85,6 +87,7 @@ class LabelledColumns:
     weight: NDArray[np.float32]
     same: NDArray[np.int32]
     other: NDArray[np.int32]
+    side: NDArray[np.int8]
     image: NDArray[np.int64]
     intensities: NDArray[np.float32]
     context: NDArray[np.float32]
@@ -95,6 +98,11 @@ class LabelledColumns:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def grain(self) -> NDArray[np.int64]:
+        """(N,) number of the grain each column is in: one an image."""
+        return self.image
 
     def context_of(self, encoding: str) -> NDArray[np.float32]:
         """(I, F') context of each image in the encoding of a model."""
@@ -130,12 +138,13 @@ class LabelledColumns:
 
 
 def measure_simulated(simulated: SimulatedMicrograph, config: ModelConfig, seed: int) -> tuple[NDArray[Any], ...]:
-    """Contrast features, labels and surroundings of the complete columns, measured as imprecisely as found ones."""
+    """Contrast features, labels, surroundings and sublattice of the complete columns, as imprecise as found ones."""
     rng = np.random.default_rng([seed, 7])
     columns = misplaced_columns(simulated, rng)
     lattice_constant = simulated.context.lattice_constant * (1 + rng.normal(scale=SCALE_ERROR))
     contrast, complete, around = measure(simulated.micrograph, columns, lattice_constant, config)
-    return contrast[complete], simulated.labels[complete].astype(np.int64), *around.surroundings(complete)
+    labels = simulated.labels[complete].astype(np.int64)
+    return contrast[complete], labels, *around.surroundings(complete), around.side[complete]
 
 
 def misplaced_columns(simulated: SimulatedMicrograph, rng: np.random.Generator) -> Columns:
@@ -167,11 +176,11 @@ def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int |
     simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
     seed = int(simulated.conditions["seed"])
     context = stated_context(simulated.context, np.random.default_rng([seed, 13]))
-    contrast, labels, same, other = measure_simulated(simulated, config, seed)
+    contrast, labels, same, other, side = measure_simulated(simulated, config, seed)
     weight = np.ones(len(labels), np.float32)
     if per_class is not None:
         chosen, weight = few_of_each(labels, per_class, np.random.default_rng([seed, 11]))
-        contrast, labels = contrast[chosen], labels[chosen]
+        contrast, labels, side = contrast[chosen], labels[chosen], side[chosen]
         same = other = np.zeros((len(labels), 0), np.int32)
     return (
         contrast,
@@ -179,6 +188,7 @@ def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int |
         weight,
         same,
         other,
+        side,
         context.vector("intensities"),
         context.vector("roles"),
         context.vector("composition"),
@@ -416,7 +426,7 @@ def calibrate(model: Model, validation: LabelledColumns, *, unknown: bool = True
     if not isinstance(network, LatticeClassifier):
         return
     posterior = tempered(temperature)
-    common = common_odds(posterior, validation.same, validation.other)
+    common = shared_odds(posterior, validation)
     strength = minimize_scalar(
         lambda x: surprise(agree_on_sites(posterior, common, x)), bounds=(0.05, 20.0), method="bounded"
     )

@@ -8,14 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from contextem.micrograph import Detector
-from contextem.responses import collection_angles, library
-
-ANGLE_RANGES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "HAADF": ((60.0, 80.0), (170.0, 220.0)),
-    "MAADF": ((36.0, 58.0), (85.0, 135.0)),
-}
-"""Range of inner and of outer collection angle, mrad, drawn for a detector without angles."""
-
+from contextem.responses import ANGLE_RANGES, collection_angles, lowest_angle
 
 Range = tuple[float, float]
 """Lowest and highest value that may be drawn."""
@@ -167,8 +160,7 @@ def draw_angles(rng: np.random.Generator, detector: Detector, energy: float) -> 
         With both angles.
     """
     inner_range, outer_range = ANGLE_RANGES.get(detector.name, ((0.0, 0.0), (0.0, 0.0)))
-    i = int(np.argmin(np.abs(library().energies - energy)))
-    lowest = float(library().edges[i, 0])
+    lowest = lowest_angle(energy)
     drawn = [float(rng.uniform(max(low, lowest), max(high, lowest))) for low, high in (inner_range, outer_range)]
     if detector.name not in ANGLE_RANGES:
         return Detector(detector.name, *collection_angles(detector))

@@ -1,0 +1,166 @@
+"""The lattice as the ruler: how the regular lattice of the host is distorted in the image.
+
+    v = V R u / a       v (2,) px between two columns of a sublattice, a apart in the specimen along the unit vector u
+
+The rotation R is that of the grain; what is left, the symmetric V (2, 2) px/Å, is sampling and distortion of the scan,
+and the same for all grains: V = I / sampling where the header is right and the scan undistorted.  A rotation of the
+scan cannot be told from one of the specimen, nor its shear from a homogeneous strain; patches are to be undistorted
+either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextem.columns import Columns
+from contextem.neighbours import Neighbourhood, neighbourhood
+
+DISAGREEMENT = 0.01
+"""Relative difference between the sampling stated and that by the lattice from which on the lattice is believed."""
+
+FEWEST = 60
+"""Pairs of neighbours without which a lattice is no ruler."""
+
+_CLIPPED = 2.5  # standard deviations beyond which a pair counts less
+_ITERATIONS = 8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Sampling and distortion of an image.
+
+    Attributes
+    ----------
+    stated : float
+        Sampling stated by file or user, Å/px.
+    scale : (2, 2) float64
+        px/Å along (row, column), symmetric: V above.
+    measured : bool
+        False where too few columns were found: `scale` is then what is stated.
+    error : float
+        Relative standard error of the sampling by the lattice, the lattice constant taken for exact.
+    """
+
+    stated: float
+    scale: NDArray[np.float64]
+    measured: bool
+    error: float
+
+    @property
+    def by_lattice(self) -> float:
+        """Sampling by the lattice, Å/px: the root of the area that a square pixel covers."""
+        return float(1.0 / np.sqrt(np.linalg.det(self.scale)))
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the sampling by the lattice differs from the stated one by more than `DISAGREEMENT`."""
+        return self.measured and abs(self.by_lattice / self.stated - 1.0) > DISAGREEMENT
+
+    @property
+    def sampling(self) -> float:
+        """Sampling to go by, Å/px: that of the lattice where the two disagree."""
+        return self.by_lattice if self.disagrees else self.stated
+
+    @property
+    def distortion(self) -> NDArray[np.float64]:
+        """(2, 2) symmetric, of determinant 1: what the scan does to (row, column) apart from its sampling."""
+        return self.scale * self.by_lattice
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both samplings, which one is used, and the distortion, as plain values that JSON can hold."""
+        return {
+            "stated_angstrom_per_px": self.stated,
+            "by_lattice_angstrom_per_px": self.by_lattice if self.measured else None,
+            "by_lattice_relative_error": self.error if self.measured else None,
+            "used": "lattice" if self.disagrees else "stated",
+            "distortion": self.distortion.tolist(),
+        }
+
+
+def calibrate(columns: Columns, lattice_constant: float, sampling: float) -> Calibration:
+    """Measure sampling and distortion of an image by the lattice its columns stand on.
+
+    Parameters
+    ----------
+    columns : Columns
+        As found, or your own.
+    lattice_constant : float
+        Of the host, Å.
+    sampling : float
+        As stated, Å/px; right to about 15 %.
+
+    Returns
+    -------
+    Calibration
+        The stated sampling and no distortion where fewer than `FEWEST` pairs of neighbours are seen.
+
+    Examples
+    --------
+    >>> i, j = np.mgrid[:20, :20].reshape(2, -1)
+    >>> metal = np.stack([8.0 * np.sqrt(0.75) * i, 8.0 * (j + i / 2)], axis=1)
+    >>> columns = Columns(np.vstack([metal, metal + [0.0, 8.0 / np.sqrt(3)]]), np.repeat([0, 1], 400))
+    >>> found = calibrate(columns, 3.2, 0.41)
+    >>> round(found.by_lattice, 4), found.disagrees
+    (0.4, True)
+    """
+    on_lattice = columns.grain >= 0 if (columns.grain >= 0).any() else np.ones(len(columns), bool)
+    seen = np.flatnonzero(columns.observed & on_lattice)
+    around = neighbourhood(
+        columns.positions[seen], columns.sublattice[seen], np.ones(len(seen), bool), lattice_constant / sampling
+    )
+    stated = Calibration(sampling, np.eye(2) / sampling, False, np.inf)
+    vectors, grain = _vectors(columns.positions[seen], columns.grain[seen], around)
+    scales, pairs, errors = [], [], []
+    for number in np.unique(grain):
+        own = vectors[grain == number]
+        if len(own) >= FEWEST:
+            stretch, error = _stretch(own)
+            scales.append(stretch / lattice_constant)
+            pairs.append(len(own))
+            errors.append(error / np.sqrt(np.linalg.det(stretch)))
+    if not scales:
+        return stated
+    share = np.array(pairs) / np.sum(pairs)
+    return Calibration(
+        sampling, np.einsum("g,gij->ij", share, scales), True, float(np.sqrt(np.sum((share * errors) ** 2)))
+    )
+
+
+def _vectors(
+    positions: NDArray[np.float64], grain: NDArray[np.int32], around: Neighbourhood
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Vectors (K, 2) from columns to their six neighbours on the same sublattice and grain, and the grain (K,)."""
+    second = around.second
+    there = (second >= 0) & (grain[second] == grain[:, None])
+    vectors = positions[second] - positions[:, None]
+    return vectors[there], np.broadcast_to(grain[:, None], there.shape)[there]
+
+
+def _stretch(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Symmetric stretch (2, 2) of a hexagon of unit vectors that gives the vectors (K, 2), and its standard error.
+
+    By least squares, those far off counting less (Huber); the six directions are those of a regular hexagon at first.
+    """
+    length = np.hypot(*vectors.T)
+    angle = np.arctan2(vectors[:, 0], vectors[:, 1])
+    turn = np.angle(np.mean(np.exp(6j * angle))) / 6.0
+    affine = np.median(length) * np.eye(2)
+    weight = np.ones(len(vectors))
+    for _ in range(_ITERATIONS):
+        straight = vectors @ np.linalg.inv(affine).T
+        step = np.rint((np.arctan2(straight[:, 0], straight[:, 1]) - turn) / (np.pi / 3.0))
+        ideal = turn + step * (np.pi / 3.0)
+        unit = np.stack([np.sin(ideal), np.cos(ideal)], axis=1)
+        weighted = unit * weight[:, None]
+        affine = np.linalg.solve(weighted.T @ unit, weighted.T @ vectors).T
+        miss = np.hypot(*(vectors - unit @ affine.T).T)
+        spread = np.median(miss) / np.sqrt(2.0 * np.log(2.0))  # per axis, of a Rayleigh distribution
+        weight = np.minimum(1.0, _CLIPPED * spread / np.maximum(miss, 1e-12))
+    # affine = V R: the rotation that `turn` has left belongs to the grain
+    u, singular, _ = np.linalg.svd(affine)
+    # every pair is seen from both of its ends
+    return (u * singular) @ u.T, float(spread / np.sqrt(len(vectors) / 2.0))

@@ -1,0 +1,88 @@
+"""What a model is fed with: the contrast features of the columns of one micrograph."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextem.attention import ModelConfig
+from contextem.columns import Columns
+from contextem.contrast import contrast_features
+from contextem.micrograph import Micrograph
+from contextem.moments import column_moments
+from contextem.neighbours import Neighbourhood, neighbourhood
+from contextem.patches import antialias, patch_complete
+
+
+class Measured(NamedTuple):
+    """What a model is fed with.
+
+    Attributes
+    ----------
+    contrast : (N, F) float32
+        Contrast features.
+    complete : (N,) bool
+        Whether the patch lies inside the image.
+    around : Neighbourhood
+        The columns around each column.
+    """
+
+    contrast: NDArray[np.float32]
+    complete: NDArray[np.bool_]
+    around: Neighbourhood
+
+
+def measure(
+    micrograph: Micrograph,
+    columns: Columns,
+    lattice_constant: float,
+    config: ModelConfig,
+    scale: NDArray[np.float64] | None = None,
+) -> Measured:
+    """Measure the columns of a micrograph as a model needs them.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+    columns : Columns
+        N columns inside it.
+    lattice_constant : float
+        Å; it sets the size of the patches.
+    config : ModelConfig
+        Basis and patch radius.
+    scale : (2, 2) float64, optional
+        px/Å along (row, column), as `contextem.calibration.calibrate` measures it: patches are round in the specimen,
+        and resampled there, not the image.  By default that of the micrograph's sampling.
+
+    Returns
+    -------
+    Measured
+
+    Raises
+    ------
+    ValueError
+        If a column lies outside the image, or all patches leave it.
+    """
+    outside = ((columns.positions < -0.5) | (columns.positions > np.array(micrograph.shape) - 0.5)).any(axis=1)
+    if outside.any():
+        row, column = columns.positions[outside][0]
+        raise ValueError(
+            "columns: expected positions (row, column) inside the image of "
+            f"{micrograph.shape[0]} x {micrograph.shape[1]} px, got {outside.sum()} outside, "
+            f"the first at ({row:g}, {column:g}); leave them out or swap row and column"
+        )
+    scale = np.eye(2) / micrograph.sampling if scale is None else scale
+    sample = scale * config.patch_step(lattice_constant)
+    image = antialias(micrograph.as_float("float32"), float(np.sqrt(np.linalg.det(sample))))
+    complete = patch_complete(image.shape, columns.positions, config.size, scale=sample)
+    # Beyond the border the image is mirrored: zeros there would tell the classifier the offset of the detector.
+    margin = min(ceil(np.abs(sample).sum(axis=1).max() * config.size / 2) + 1, *image.shape)
+    mirrored = np.pad(image, margin, mode="symmetric")
+    moments = column_moments(mirrored, columns.positions + margin, config.basis, scale=sample)
+    in_specimen = columns.positions @ np.linalg.inv(scale).T  # Å
+    around = neighbourhood(in_specimen, columns.sublattice, complete, lattice_constant, columns.grain)
+    return Measured(contrast_features(moments, complete, around, config.basis), complete, around)
