@@ -29,6 +29,7 @@ MOST = 0.1
 _BLUR = 1.0  # px, of the low-pass
 _STEPS = 10  # a pixel
 _ROUNDS = 2  # of refinement
+_SLIVER = 0.1  # px beyond the border of a frame that its outermost pixels still stand for
 
 
 def average(micrographs: Sequence[Micrograph]) -> Micrograph:
@@ -55,7 +56,7 @@ def average(micrographs: Sequence[Micrograph]) -> Micrograph:
     >>> scene = ndimage.gaussian_filter(rng.normal(size=(80, 80)), 2)
     >>> frames = [Micrograph(scene[i : i + 64, 3 : 67], sampling=0.2) for i in (2, 4, 5)]
     >>> average(frames).shape
-    (61, 63)
+    (61, 64)
     """
     _check_alike(micrographs)
     if len(micrographs) == 1:
@@ -182,8 +183,8 @@ def _mean(micrographs: Sequence[Micrograph], shifts: NDArray[np.float64]) -> Mic
     total = np.zeros(first.shape)
     for micrograph, shift in zip(micrographs, shifts, strict=True):
         total += ndimage.shift(micrograph.as_float("float64"), -shift, order=3, mode="nearest")
-    low = np.ceil(np.maximum(0.0, -shifts.min(axis=0)) - 1e-9).astype(int)
-    high = np.array(first.shape) - np.ceil(np.maximum(0.0, shifts.max(axis=0)) - 1e-9).astype(int)
+    low = np.ceil(np.maximum(0.0, -shifts.min(axis=0)) - _SLIVER).astype(int)
+    high = np.array(first.shape) - np.ceil(np.maximum(0.0, shifts.max(axis=0)) - _SLIVER).astype(int)
     data = np.asarray(total[low[0] : high[0], low[1] : high[1]] / len(micrographs), np.float32)
     source = None if first.source is None else f"{first.source} and {len(micrographs) - 1} more"
     return Micrograph(data, first.sampling, first.energy, first.detector, provenance=first.provenance, source=source)

@@ -49,6 +49,8 @@ FAMILIARITY_SHARE = 0.2
 """Share of the familiarity in the loss."""
 UNKNOWN_QUANTILE = 0.005
 """Share of known columns that are called unknown."""
+STRONGEST = 4.0
+"""Most that is made of the common word of a neighbourhood and a grain: simulated images of one grain set no limit."""
 MISFIT_QUANTILE = 0.02
 """Share of the images under whose right context another one is tried."""
 
@@ -428,7 +430,7 @@ def calibrate(model: Model, validation: LabelledColumns, *, unknown: bool = True
     posterior = tempered(temperature)
     common = shared_odds(posterior, validation)
     strength = minimize_scalar(
-        lambda x: surprise(agree_on_sites(posterior, common, x)), bounds=(0.05, 20.0), method="bounded"
+        lambda x: surprise(agree_on_sites(posterior, common, x)), bounds=(0.05, STRONGEST), method="bounded"
     )
     model.info["site_strength"] = float(strength.x) if strength.fun < surprise(posterior) else 0.0
     if not unknown:
