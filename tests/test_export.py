@@ -280,7 +280,7 @@ def test_any_classification_comes_back_from_hdf5(n, number, provenance, data, tm
     assert_same(Classification.load(path), one)
 
 
-def test_what_is_no_classification_is_told(result, longer, tmp_path):
+def test_what_is_no_classification_is_told(result, longer, micrograph, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         Classification.load(tmp_path / "a.h5")
     (tmp_path / "text.h5").write_text("columns")
@@ -290,6 +290,9 @@ def test_what_is_no_classification_is_told(result, longer, tmp_path):
         file["positions"] = result.positions
     with pytest.raises(ReadError, match=r"expected a contextem classification .* got other\.h5"):
         Classification.load(tmp_path / "other.h5")
+    result.to_emd(tmp_path / "a.emd", micrograph)
+    with pytest.raises(ReadError, match=r"expected a contextem classification .* got a\.emd"):
+        Classification.load(tmp_path / "a.emd")
     longer.to_hdf5(tmp_path / "longer.h5")
     with pytest.raises(ReadError, match=r"another version of contextem.*'name', 'strain', 'tensor'"):
         Classification.load(tmp_path / "longer.h5")
@@ -302,6 +305,19 @@ def test_what_is_no_classification_is_told(result, longer, tmp_path):
     (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ReadError, match=r"half\.h5 cannot be read as HDF5"):
         Classification.load(tmp_path / "half.h5")
+
+
+def test_a_damaged_file_is_told_or_read(result, tmp_path):
+    result.to_hdf5(tmp_path / "a.h5")
+    whole = (tmp_path / "a.h5").read_bytes()
+    told = 0
+    for start in range(96, 1200, 16):  # past the superblock: the names and headers of the first objects
+        (tmp_path / "b.h5").write_bytes(whole[:start] + bytes(16) + whole[start + 16 :])
+        try:
+            Classification.load(tmp_path / "b.h5")
+        except ReadError:
+            told += 1
+    assert told > 10
 
 
 # HyperSpy
@@ -363,6 +379,13 @@ def test_contextem_reads_what_it_wrote_for_hyperspy(result, micrograph, tmp_path
     np.testing.assert_array_equal(again.data, micrograph.data, strict=True)
     assert again.sampling == pytest.approx(0.2, rel=1e-12)
     assert again.energy == 80e3
+
+
+def test_contextem_reads_what_it_wrote_for_py4dstem(result, micrograph, tmp_path):
+    result.to_emd(tmp_path / "a.emd", micrograph)
+    again = ctm.read(tmp_path / "a.emd")
+    np.testing.assert_array_equal(again.data, micrograph.data, strict=True)
+    assert again.sampling == pytest.approx(0.2, rel=1e-12)
 
 
 def test_hyperspy_takes_no_other_suffix(result, micrograph, tmp_path):

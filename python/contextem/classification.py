@@ -233,6 +233,13 @@ class Classification:
             The image the columns were found in.
         overwrite : bool
             Whether an existing file may be replaced.
+
+        Raises
+        ------
+        ValueError
+            If the columns were not found in this micrograph, or the name ends otherwise.
+        FileExistsError
+            If the file exists and may not be replaced.
         """
         from contextem.export.images import write_hspy
 
@@ -249,6 +256,13 @@ class Classification:
             The image the columns were found in.
         overwrite : bool
             Whether an existing file may be replaced.
+
+        Raises
+        ------
+        ValueError
+            If the columns were not found in this micrograph.
+        FileExistsError
+            If the file exists and may not be replaced.
         """
         from contextem.export.images import write_emd
 

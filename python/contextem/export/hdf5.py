@@ -88,17 +88,21 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
     try:
         with h5py.File(path) as file:
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
-            stored = {name: _value(dataset) for name, dataset in file.items()}
-    except (OSError, ValueError) as error:
-        raise ReadError(f"path: {path.name} cannot be read as HDF5 ({error})") from error
-    header = {name: attributes.pop(name, None) for name in _HEADER}
+            header = {name: attributes.pop(name, None) for name in _HEADER}
+            stored = {name: _value(item) for name, item in file.items()} if header == _HEADER else {}
+    except PermissionError:
+        raise
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ReadError(f"path: {path.name} cannot be read as HDF5, it may be damaged ({error})") from error
     if header != _HEADER:
         raise ReadError(f"path: expected a {_HEADER['format']} of {', '.join(CLASSES)}, got {path.name} with {header}")
     stored |= attributes
     needed = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
     odd = (needed - set(stored)) | (set(stored) - {each.name for each in fields(kind)})
     if odd:
-        raise ReadError(f"path: {path.name} was written by another version of contextem, they differ in {sorted(odd)}")
+        raise ReadError(
+            f"path: {path.name} was written by another version of contextem, they differ in {sorted(map(str, odd))}"
+        )
     return kind(**stored)
 
 
@@ -106,6 +110,6 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def _value(dataset: Any) -> Any:
-    value = dataset[()]
+def _value(item: Any) -> Any:
+    value = item[()]
     return json.loads(value) if isinstance(value, bytes) else value

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 UNITS: Mapping[str, str] = MappingProxyType({"row": "px", "column": "px", "entropy": "bit"})
 """Unit of each entry that has one."""
 
-_OWN = ("familiarity", "observed", "complete", "unknown", "contaminated", "sublattice", "grain")  # come first, so
+# The arrays of a classification in the order of the table; others follow.
+_OWN = ("familiarity", "observed", "complete", "unknown", "contaminated", "sublattice", "grain")
 _DECIMALS = {"row": 3, "column": 3, "familiarity": 3}
 _ROWS = 1 << 16  # formatted at a time
 
