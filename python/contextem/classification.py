@@ -6,12 +6,11 @@ area, with A_cell = sqrt(3)/2 a^2 the cell of the host.  Intervals are Wilson's 
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,7 @@ if TYPE_CHECKING:
 # Safe for colour-blind readers (Okabe and Ito), and told apart by marker as well.
 COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7")
 MARKERS = ("o", "D", "o", "^", "s")
-CSV_HEADER = (
-    "row", "column", "class", "probability", *CLASSES, "entropy", "familiarity", "observed", "complete", "unknown",
-    "contaminated", "sublattice", "grain",
-)  # fmt: skip
+_COLOUR_OF = dict(zip((*CLASSES, "unknown", "contaminated"), (*COLOURS, "#FFFFFF", "#999999"), strict=True))
 
 
 def wilson_interval(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -185,40 +181,137 @@ class Classification:
             **self.provenance,
         }
 
+    def table(self) -> dict[str, NDArray[Any]]:
+        """Return what is told of each column, as (N,) arrays by name: ``pandas.DataFrame(result.table())``.
+
+        Row and column (px), class, its probability and those of all five, entropy (bit), familiarity, flags, sublattice
+        and grain: what `to_csv` and `to_parquet` write.
+        """
+        from contextem.export.tables import table
+
+        return table(self)
+
     def to_csv(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
-        """Write one row a column: position (px), class, its probability, all five, entropy (bits), flags."""
-        labels, entropy = self.labels, self.entropy
-        with (
-            whole_file(path, overwrite=overwrite) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(CSV_HEADER)
-            for i, (row, column) in enumerate(self.positions):
-                p = self.probabilities[i]
-                table.writerow(
-                    [
-                        f"{row:.3f}",
-                        f"{column:.3f}",
-                        CLASSES[labels[i]],
-                        f"{p[labels[i]]:.5f}",
-                        *(f"{value:.5f}" for value in p),
-                        f"{entropy[i]:.5f}",
-                        f"{self.familiarity[i]:.3f}",
-                        int(self.observed[i]),
-                        int(self.complete[i]),
-                        int(self.unknown[i]),
-                        int(self.contaminated[i]),
-                        int(self.sublattice[i]),
-                        int(self.grain[i]),
-                    ]
-                )
+        """Write `table()` as text."""
+        from contextem.export.tables import write_csv
+
+        write_csv(self, path, overwrite=overwrite)
+
+    def to_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write `table()` as Parquet, with units and `summary()` in its metadata; needs the extra ``parquet``."""
+        from contextem.export.tables import write_parquet
+
+        write_parquet(self, path, overwrite=overwrite)
+
+    def to_hdf5(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write everything, for `load`."""
+        from contextem.export.hdf5 import write_hdf5
+
+        write_hdf5(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Classification:
+        """Read what `to_hdf5` wrote: the same arrays to the bit, and the same provenance as far as JSON tells."""
+        from contextem.export.hdf5 import read_hdf5
+
+        return read_hdf5(cls, path)
 
     def to_json(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write `summary()`."""
         text = json.dumps(self.summary(), indent=2, ensure_ascii=False) + "\n"
         with whole_file(path, overwrite=overwrite) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+    def to_hspy(self, path: str | os.PathLike[str], micrograph: Micrograph, *, overwrite: bool = True) -> None:
+        """Write the micrograph for HyperSpy, in nm, with permanent markers for each class and what is unknown.
+
+        Parameters
+        ----------
+        path : path-like
+            A name that ends with ``.hspy``.
+        micrograph : Micrograph
+            The image the columns were found in.
+        overwrite : bool
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        ValueError
+            If the columns were not found in this micrograph, or the name ends otherwise.
+        FileExistsError
+            If the file exists and may not be replaced.
+        """
+        from contextem.export.images import write_hspy
+
+        write_hspy(self, path, micrograph, _COLOUR_OF, overwrite=overwrite)
+
+    def to_emd(self, path: str | os.PathLike[str], micrograph: Micrograph, *, overwrite: bool = True) -> None:
+        """Write the micrograph (Å), `table()` (px) and `summary()` as EMD 1.0, the format of py4DSTEM.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        micrograph : Micrograph
+            The image the columns were found in.
+        overwrite : bool
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        ValueError
+            If the columns were not found in this micrograph.
+        FileExistsError
+            If the file exists and may not be replaced.
+        """
+        from contextem.export.images import write_emd
+
+        write_emd(self, path, micrograph, overwrite=overwrite)
+
+    def to_ase(
+        self,
+        *,
+        dopant: str | None = None,
+        chalcogen: str | None = None,
+        thickness: float | None = None,
+        unknown: Literal["keep", "drop"] = "keep",
+        vacuum: float = 5.0,
+    ) -> Any:
+        """Return the atoms as `ase.Atoms`, so that what was found can be simulated again; needs the extra ``simulate``.
+
+        x runs along the rows' index, y along the columns', the beam along +z, as in abTEM.  One projection does not
+        tell which of its two atoms a single vacancy lacks, nor which of several dopants stands where: the chalcogen
+        that the beam meets first is kept, and every dopant is the same one.
+
+        Parameters
+        ----------
+        dopant : str, optional
+            Element of the dopant columns; by default the first dopant of the context.
+        chalcogen : str, optional
+            Element of the chalcogen columns; by default that of the host, and needed where that is an alloy.
+        thickness : float, optional
+            Distance of the chalcogen planes, Å; by default that of the host, and needed where that is not known.
+        unknown : {"keep", "drop"}
+            Whether unknown and contaminated columns give the atoms of their most probable class, or none.
+        vacuum : float
+            Between the outermost columns and the borders of the cell along x and y, Å.
+
+        Returns
+        -------
+        ase.Atoms
+            Not periodic.  Arrays ``"column"``, the index of the column, and ``"class_probability"``; tags are indices
+            into `contextem.columns.CLASSES`.  Pixel (0, 0) lies at ``info["origin"]``, Å.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If ASE is not installed.
+        ValueError
+            If an element or the thickness is needed and not told, or there is no column.
+        """
+        from contextem.export.structure import to_atoms
+
+        return to_atoms(self, dopant=dopant, chalcogen=chalcogen, thickness=thickness, unknown=unknown, vacuum=vacuum)
 
     def plot(self, micrograph: Micrograph, title: str | None = None) -> Figure:
         """Draw the micrograph with its columns coloured by class, a scale bar and a legend with counts.
