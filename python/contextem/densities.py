@@ -145,37 +145,32 @@ class Densities:
             "single vacancies": self.single_vacancy,
             "double vacancies": self.double_vacancy,
         }
-        for row, each in enumerate(rows.values()):
-            if not each.sites:
-                continue
-            low, high = (100 * end for end in each.interval_95)
-            first = row == 0
-            axes.plot([low, high], [row, row], color="#0072B2", lw=1.6, solid_capstyle="butt")
-            axes.plot(
-                100 * each.value, row, "o", color="#0072B2", ms=5, label="expected, 95 % interval" if first else None
-            )
-            axes.plot(
-                100 * each.count / each.sites,
-                row,
-                "o",
-                mfc="none",
-                mec="#D55E00",
-                ms=8,
-                label="labels" if first else None,
-            )
-            limit = "detection limit" if first else None
-            axes.plot(100 * each.detection_limit, row, "|", color="0.35", ms=14, mew=1.2, label=limit)
-            density = each.value / self.cell_area
-            axes.annotate(
-                f"{density:.2g} cm$^{{-2}}$".replace("e+", "e") if row else f"{100 * each.value:.2g} %",
-                (1.02, row),
-                xycoords=("axes fraction", "data"),
-                va="center",
-            )
+        known = {row: each for row, each in enumerate(rows.values()) if each.sites}
+        ends = [v for each in known.values() for v in (*each.interval_95, each.detection_limit) if v > 0.0]
+        left, right = (100 * min(ends) / 2, min(100.0, 100 * max(ends) * 2)) if ends else (0.1, 100.0)
+        axes.set(xscale="log", xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), xlabel="share of sites (%)")
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="share of sites (%)")
-        axes.set_xlim(left=0.0)
-        axes.legend(frameon=False)
+        axes.xaxis.set_major_formatter("{x:g}")
+        handles: dict[str, Any] = {}
+        for row, each in known.items():
+            low, high = (100 * end for end in each.interval_95)
+            (handles["95 % interval"],) = axes.plot([max(low, left), high], [row, row], color="#0072B2", lw=1.6)
+            if low <= left:
+                axes.plot(left, row, "<", color="#0072B2", ms=5, clip_on=False)
+            (limit,) = axes.plot(100 * each.detection_limit, row, "|", color="0.35", ms=14, mew=1.2, ls="none")
+            handles["detection limit"] = limit
+            if each.count:
+                where = 100 * each.count / each.sites
+                (handles["labels"],) = axes.plot(where, row, "o", mfc="none", mec="#D55E00", ms=8)
+            if 100 * each.value > left:
+                (handles["expected"],) = axes.plot(100 * each.value, row, "o", color="#0072B2", ms=5)
+            words = _words(each, 100.0, " %") if row == 0 else _words(each, 1.0 / self.cell_area, " cm$^{-2}$")
+            axes.annotate(words, (1.03, row), xycoords=("axes fraction", "data"), va="center")
+        order = [name for name in ("expected", "95 % interval", "labels", "detection limit") if name in handles]
+        axes.legend(
+            [handles[name] for name in order], order, frameon=False, ncols=4, loc="lower center",
+            bbox_to_anchor=(0.5, 1.0), columnspacing=1.2, handlelength=1.4,
+        )  # fmt: skip
 
 
 def densities(classification: Classification, shares: Mapping[str, float] = TRAINED_SHARES) -> Densities:
@@ -297,6 +292,17 @@ def _others(theta: NDArray[np.float64], index: int) -> NDArray[np.float64]:
 def _excess(likelihoods: NDArray[np.float64], theta: NDArray[np.float64], index: int) -> NDArray[np.float64]:
     """Return r - 1, (N,), with r the likelihood ratio of a class and of the others in their proportions."""
     return np.asarray(likelihoods[:, index] / (likelihoods @ _others(theta, index)) - 1.0)
+
+
+def _words(fraction: SiteFraction, scale: float, unit: str) -> str:
+    """Write a share with its interval, or its upper end where that is all that is known, for a figure."""
+    low, value, high = (scale * each for each in (fraction.interval_95[0], fraction.value, fraction.interval_95[1]))
+    power = int(np.floor(np.log10(high)))
+    plain = -4 < power < 4
+    factor, places = (1.0, max(0, 2 - power)) if plain else (10.0**power, 2)
+    ends = [f"{each / factor:.{places}f}" for each in (low, value, high)]
+    interval = f"< {ends[2]}" if fraction.interval_95[0] == 0.0 else f"{ends[1]} ({ends[0]} to {ends[2]})"
+    return interval + ("" if plain else f" $\\times$ 10$^{{{power}}}$") + unit
 
 
 def _least_told(false: float) -> float:
