@@ -1,8 +1,4 @@
-"""What became of every column: class, probability, entropy; counts, densities, table and picture.
-
-Defect densities come from site fractions: a fraction p of the X columns that miss an atom is p / A_cell vacancies per
-area, with A_cell = sqrt(3)/2 a^2 the cell of the host.  Intervals are Wilson's (https://doi.org/10.2307/2276774).
-"""
+"""What became of every column: class, probability, entropy; counts, densities, table and picture."""
 
 from __future__ import annotations
 
@@ -17,41 +13,20 @@ from numpy.typing import NDArray
 
 from contextem._output import whole_file
 from contextem.columns import CLASSES
+from contextem.densities import Densities, densities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from contextem.grain_lattices import GrainLattice
     from contextem.micrograph import Micrograph
+    from contextem.pairs import PairCorrelation
+    from contextem.strain import StrainMap
 
 # Safe for colour-blind readers (Okabe and Ito), and told apart by marker as well.
 COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7")
 MARKERS = ("o", "D", "o", "^", "s")
 _COLOUR_OF = dict(zip((*CLASSES, "unknown", "contaminated"), (*COLOURS, "#FFFFFF", "#999999"), strict=True))
-
-
-def wilson_interval(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's interval of a binomial fraction; (0, 1) when `total` is 0.
-
-    Parameters
-    ----------
-    count, total : int
-        Successes and trials.
-    z : float
-        Normal quantile; the default gives 95 %.
-
-    Examples
-    --------
-    >>> low, high = wilson_interval(5, 100)
-    >>> round(low, 4), round(high, 4)
-    (0.0215, 0.1118)
-    """
-    if total == 0:
-        return 0.0, 1.0
-    p, z2 = count / total, z * z
-    centre = p + z2 / (2 * total)
-    half = z * np.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
-    scale = 1 + z2 / total
-    return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
 
 
 @dataclass(frozen=True)
@@ -150,27 +125,15 @@ class Classification:
         return dict(zip(CLASSES, np.bincount(self.labels[self.counted], minlength=len(CLASSES)).tolist(), strict=True))
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % Wilson intervals, and provenance."""
-        counts = self.counts
-        cell_area_cm2 = np.sqrt(3) / 2 * self.lattice_constant**2 * 1e-16
-        metal_sites = counts["metal"] + counts["dopant"]
-        x_sites = counts["X2"] + counts["single_vacancy"] + counts["double_vacancy"]
+        """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % intervals, and provenance.
 
-        def fraction(count: int, total: int, scale: float = 1.0) -> dict[str, Any]:
-            low, high = wilson_interval(count, total)
-            return {
-                "value": count / total * scale if total else None,
-                "interval_95": [low * scale, high * scale] if total else None,
-                "count": count,
-                "sites": total,
-            }
-
+        See `contextem.densities` for what the intervals hold, why the expected count may differ from that of labels,
+        and why incomplete columns, which "counts" tells too, are no sites of it.
+        """
         return {
             "columns": len(self),
-            "counts": counts,
-            "dopant_fraction": fraction(counts["dopant"], metal_sites),
-            "single_vacancy_density_per_cm2": fraction(counts["single_vacancy"], x_sites, 1 / cell_area_cm2),
-            "double_vacancy_density_per_cm2": fraction(counts["double_vacancy"], x_sites, 1 / cell_area_cm2),
+            "counts": self.counts,
+            **densities(self).summary(),
             "unknown": int(np.sum(self.unknown)),
             "contaminated": int(np.sum(self.contaminated)),
             "not_observed": int(np.sum(~self.observed)),
@@ -190,6 +153,28 @@ class Classification:
         from contextem.export.tables import table
 
         return table(self)
+
+    def densities(self, **options: Any) -> Densities:
+        """Return the shares of defects with intervals and detection limits, see `contextem.densities.densities`."""
+        return densities(self, **options)
+
+    def grain_lattices(self) -> tuple[GrainLattice, ...]:
+        """Return the mean lattice of every grain, see `contextem.grain_lattices.grain_lattices`."""
+        from contextem.grain_lattices import grain_lattices
+
+        return grain_lattices(self)
+
+    def pair_correlation(self, kind: str = "dopant", other: str | None = None, **options: Any) -> PairCorrelation:
+        """Compare pairs of defects with random placement, see `contextem.pairs.pair_correlation`."""
+        from contextem.pairs import pair_correlation
+
+        return pair_correlation(self, kind, other, **options)
+
+    def strain(self, **options: Any) -> StrainMap:
+        """Return strain and rotation at every column, see `contextem.strain.strain_map`."""
+        from contextem.strain import strain_map
+
+        return strain_map(self, **options)
 
     def to_csv(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write `table()` as text."""
