@@ -126,7 +126,7 @@ def write_velox(
     beside the images.
     """
     with h5py.File(path, "w") as file:
-        file["Version"] = np.array([json.dumps({"format": "Velox", "version": "1.7"}).encode()])
+        file["Version"] = np.array([json.dumps({"format": "Velox", "version": "7"}).encode()])
         operations = {}
         detectors = {}
         for j, name in enumerate(images):
@@ -232,16 +232,15 @@ def write_zspy(path: Path, data: np.ndarray, **options) -> None:
     def plain(value):
         return value.decode() if isinstance(value, bytes) else getattr(value, "tolist", lambda: value)()
 
-    with h5py.File(hspy) as file:
-        root = zarr.open_group(path, mode="w")
-
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Group):
-                made = root.require_group(name)
-            else:
-                made = root.create_array(name, data=np.asarray(item[()]))
-            made.attrs.update({key: plain(value) for key, value in item.attrs.items()})
-
-        root.attrs.update({key: plain(value) for key, value in file.attrs.items()} | {"file_format": "ZSpy"})
-        file.visititems(copy)
+    items = []
+    with h5py.File(hspy) as file:  # read before Zarr's threads start, as HDF5 holds a lock meanwhile
+        file.visititems(lambda *entry: items.append(entry))
+        contents = [item[()] if isinstance(item, h5py.Dataset) else None for _, item in items]
+        described = [(name, content, dict(item.attrs)) for (name, item), content in zip(items, contents, strict=True)]
+        attributes = dict(file.attrs)
+    root = zarr.open_group(path, mode="w")
+    root.attrs.update({key: plain(value) for key, value in attributes.items()} | {"file_format": "ZSpy"})
+    for name, content, attributes in described:
+        made = root.require_group(name) if content is None else root.create_array(name, data=np.asarray(content))
+        made.attrs.update({key: plain(value) for key, value in attributes.items()})
     hspy.unlink()

@@ -66,9 +66,7 @@ REAL = {
     "dm4_2D_data/test-1.dm4": ((2, 2), None, None, None),
     "dm4_2D_data/test-MonarcCL_mono-image.dm4": ((2, 2), None, None, None),
     "emd_files/example_image.emd": ((3, 3), None, None, None),
-    "emd_files/Si100_2x1x1_3D.emd": ((22, 44), None, None, None),
     "emd_files/fei_emd_files.zip!fei_emd_image.emd": ((512, 512), None, 200e3, "HAADF"),
-    "emd_files/fei_emd_files.zip!1532 Camera Ceta.emd": ((64, 64), None, 80e3, None),
     "FEI_new/128x128-TEM_search.emi": ((128, 128), None, 200e3, None),
     "FEI_new/128x128-TEM_search_1.ser": ((128, 128), None, 200e3, None),
     "FEI_old/64x64_TEM_images_acquire_1.ser": ((64, 64), None, 200e3, None),
@@ -119,12 +117,11 @@ def test_real_series(real, name):
     assert frames[0].sampling == pytest.approx(sampling or 0.2)
     one = read(real(name), frame=1, sampling=None if sampling else 0.2)
     np.testing.assert_array_equal(one.data, frames[1].data)
-    np.testing.assert_equal(np.array_equal(frames[0].data, frames[1].data), False)
 
 
 REAL_REFUSED = {
-    "FEI_old/16x16_STEM_BF_DF_acquire.emi": "signal: .* several images.* 0: 16x16_STEM_BF_DF_acquire_1.ser",
-    "emd_files/fei_example_dpc_titles.emd": "signal: .* several images.* 3: DF4-C .* 8: Filtered iDPC",
+    "FEI_old/16x16_STEM_BF_DF_acquire.emi": "signal: .* several images.*0: 16x16_STEM_BF_DF_acquire_1.ser",
+    "emd_files/fei_example_dpc_titles.emd": "signal: .* several images.*3: DF4-C .* 8: Filtered iDPC",
     "emd_files/Si100_4D.emd": r"path: .* no image but data of shape \(11, 11, 8, 8\)",
     "emd_files/Si100_3D.emd": r"path: .* no image but data of shape \(37, 22, 22\)",
     "emd_files/fei_example_complex_fft.emd": "path: .* real numbers, got complex64",
@@ -132,6 +129,8 @@ REAL_REFUSED = {
     "FEI_new/16x16-spectrum_image_5x5x4000-not_square.emi": r"path: .* no image but data of shape \(5, 5, 4000\)",
     "dm4_3D_data/EELS_SI.dm4": r"path: .* no image but data of shape \(2048, 2, 2\)",
     "dm3_1D_data/test-EELS_spectrum.dm3": "path: .* holds no image that can be used",
+    "emd_files/Si100_2x1x1_3D.emd": "path: .* an image with contrast, got 0.0 in every pixel",
+    "emd_files/example_object_dtype_data.emd": "path: .* cannot be read as .emd",
     "dm3_2D_data/test_diffraction_pattern.dm3": "sampling: .* 1/nm for the rows",
     "FEI_old/64x64_diffraction_acquire_1.ser": "sampling: .* 1 / nm for the rows",
     "blockfile_data/test1.blo": "path: .* diffraction patterns, compute a dark-field image",
@@ -167,7 +166,7 @@ def test_a_thumbnail_is_no_second_image(tmp_path):
     write_dm(tmp_path / "image.dm4", images, 4, thumbnails=(0,))
     np.testing.assert_array_equal(read(tmp_path / "image.dm4").data, IMAGE)
     write_dm(tmp_path / "image.dm4", images, 4)
-    with pytest.raises(ReadError, match=r"^signal: .* 0: untitled \(12, 16\), 1: HAADF \(24, 32\)"):
+    with pytest.raises(ReadError, match=r"^signal: .*0: untitled \(12, 16\), 1: HAADF \(24, 32\)"):
         read(tmp_path / "image.dm4")
 
 
@@ -253,7 +252,7 @@ def test_zspy_folder_and_what_it_needs(tmp_path, monkeypatch):
     np.testing.assert_array_equal(micrograph.data, IMAGE)
     assert (micrograph.sampling, micrograph.energy) == (pytest.approx(0.2), 60e3)
     assert micrograph.detector == Detector("HAADF")
-    for name in [name for name in sys.modules if name.split(".")[0] == "zarr" or name.startswith("rsciio.zspy")]:
+    for name in [name for name in sys.modules if name.startswith("rsciio.zspy")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ReadError, match=r"^path: image.zspy .* the package zarr, .* \(pip install zarr\)"):
@@ -411,7 +410,7 @@ def test_a_series_in_one_file(tmp_path, suffix):
         write_signal(path, SERIES)
     frames = read_series(path, **given)
     np.testing.assert_array_equal([frame.data for frame in frames], SERIES)
-    assert {frame.sampling for frame in frames} == {pytest.approx(0.2)}
+    assert [frame.sampling for frame in frames] == [pytest.approx(0.2)] * 5
     assert {frame.provenance["sampling"] for frame in frames} == {"user" if given else "file"}
     assert [frame.source for frame in frames] == [f"series{suffix}[{i}]" for i in range(5)]
     np.testing.assert_array_equal(read(path, frame=2, **given).data, SERIES[2])
@@ -470,7 +469,7 @@ def test_the_sampling_of_a_series_is_estimated_once(tmp_path):
     noise = np.random.default_rng(0).normal(size=(160, 160)).astype(np.float32)
     np.save(tmp_path / "series.npy", np.stack([*images, noise]))
     frames = read_series(tmp_path / "series.npy", sampling="estimate", lattice_constant=3.32)
-    assert {frame.sampling for frame in frames} == {pytest.approx(3.32 / 11.0, rel=5e-3)}
+    assert [frame.sampling for frame in frames] == [pytest.approx(3.32 / 11.0, rel=5e-3)] * 4
     assert frames[0].provenance["sampling"] == "estimated from the FFT of 3 of 4 images with a = 3.32 Å"
     np.save(tmp_path / "noise.npy", np.stack([noise, noise.T]))
     with pytest.raises(ValueError, match=r"^data: expected an image of a hexagonal lattice"):

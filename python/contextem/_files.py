@@ -282,9 +282,7 @@ def _load_all(path: Path) -> list[Recording]:
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
     recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
     if not recordings and suffix == ".emi":
-        raise ReadError(
-            f"path: {path.name} describes images that are in files {path.stem}_1.ser, ..., and none is there"
-        )
+        raise ReadError(f"path: {path.name} describes images that lie in {path.stem}_1.ser, ..., and none is there")
     return recordings
 
 
@@ -341,7 +339,10 @@ def _to_recording(signal: Mapping[str, Any], file_name: str) -> Recording:
     titles = [common[_TITLE_NAME]] + [_look_up(original, path) for path in _TITLE_PATHS]
     if titles[0] in _PROCESSED:
         titles.append(_look_up(original, "BinaryResult.Detector"))
+    unit = re.search(r"^ImageJ=.*^unit=([^\n]*)", str(_look_up(original, "ImageDescription")), re.DOTALL | re.MULTILINE)
     axes = [axis for axis in signal["axes"] if axis.get("size") != 1]
+    if unit is not None:  # the reader knows no other than micron
+        axes = [{**axis, "units": axis.get("units") or unit[1]} for axis in axes]
     axes.sort(key=lambda axis: int(axis.get("index_in_array") or 0))
     sampling, remark = _credible_sampling(axes)
     return Recording(
