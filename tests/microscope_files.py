@@ -119,11 +119,12 @@ def write_velox(
     *,
     angles: dict[str, tuple[float, float]] | None = None,
     spectra: bool = False,
+    integrated: bool = False,
 ) -> None:
     """Write a Velox EMD file.
 
     Images, (H, W) or (T, H, W), by name of the detector; scale in metres, voltage in V, angles in rad; spectra as a map
-    beside the images.
+    beside the images; integrated for images that Velox made of frames it aligned.
     """
     with h5py.File(path, "w") as file:
         file["Version"] = np.array([json.dumps({"format": "Velox", "version": "7"}).encode()])
@@ -158,7 +159,8 @@ def write_velox(
             group["Metadata"] = encoded[:, None]
             operations[key] = {"detector": detector, "dataPath": f"/Data/Image/{key}"}
         for key, operation in operations.items():
-            file[f"Operations/StemInputOperation/{key}"] = np.array([json.dumps(operation).encode()])
+            kind = "IntegrationOperation" if integrated else "StemInputOperation"
+            file[f"Operations/{kind}/{key}"] = np.array([json.dumps(operation).encode()])
         if spectra:
             file.create_group("Data/SpectrumImage")
             file.create_group("Presentation/Displays/ImageDisplay")

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -265,8 +266,11 @@ def test_an_image_beside_the_4d_data_it_was_made_of(tmp_path):
     micrograph = read(tmp_path / "scan.emd")
     np.testing.assert_array_equal(micrograph.data, data.sum((2, 3)))
     assert micrograph.sampling == pytest.approx(0.2)
-    with pytest.raises(ReadError, match=r"^path: scan.emd holds no image but data of shape \(6, 7, 4, 5\)"):
+    with pytest.raises(ReadError, match=r"^path: scan.emd holds no image but data of shape \(6, 7, 4, 5\)") as caught:
         read(tmp_path / "scan.emd", signal="scan")
+    assert caught is not None  # the error does not hold the file open
+    with h5py.File(tmp_path / "scan.emd", "a"):  # is not possible while someone reads
+        pass
 
 
 def test_velox_frames_beside_spectra(tmp_path, monkeypatch):
@@ -359,6 +363,12 @@ def test_each_image_has_the_angles_of_its_own_detector(tmp_path):
     write_velox(tmp_path / "image.emd", {"BF": IMAGE, "HAADF": IMAGE[::-1]}, 2e-11, 80e3, angles=angles)
     assert read(tmp_path / "image.emd", signal="HAADF").detector == Detector("HAADF", 60, 200)
     assert read(tmp_path / "image.emd", signal="BF").detector == Detector("BF", 0, 10)
+
+
+def test_an_image_integrated_by_velox_has_the_detector_of_its_frames(tmp_path):
+    angles = {"HAADF": (0.06, 0.2)}
+    write_velox(tmp_path / "image.emd", {"HAADF": IMAGE}, 2e-11, 80e3, angles=angles, integrated=True)
+    assert read(tmp_path / "image.emd").detector == Detector("HAADF", 60, 200)
 
 
 def test_a_detector_given_by_name_gets_the_angles_of_the_file(tmp_path):

@@ -243,10 +243,10 @@ def _read(path: Path, signal: int | str | None) -> Recording:
         try:
             recording = _choose(_load_all(path), signal, path)
             return replace(recording, data=np.asarray(recording.data))
-        except (PermissionError, ReadError):
-            raise
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold the file open
+            if isinstance(error, PermissionError | ReadError):
+                raise
             detail = " ".join(str(error).split()) or type(error).__name__
             package = _missing_package(error, suffix)
             if package is not None:
