@@ -1,7 +1,8 @@
-"""Small files in the formats of microscopes, for the tests of reading: DM3, DM4, SER, EMI, MRC and Velox EMD."""
+"""Small files in the formats of microscopes, for the tests of reading: DM3, DM4, SER, EMI, MRC, EMD, HSPY and ZSPY."""
 
 import json
 import struct
+import warnings
 from pathlib import Path
 
 import h5py
@@ -13,8 +14,8 @@ SER_DATA_TYPES = {"uint8": 1, "uint16": 2, "uint32": 3, "int16": 5, "int32": 6, 
 MRC_MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
 
 
-def write_dm(path: Path, images: list[dict], version: int) -> None:
-    """Write DM3 or DM4; an image has data, scale (row, column), units, tags, name."""
+def write_dm(path: Path, images: list[dict], version: int, *, thumbnails: tuple[int, ...] = ()) -> None:
+    """Write DM3 or DM4; an image has data, scale (row, column), units, tags, name; thumbnails are such by index."""
 
     def word(value: int) -> bytes:
         return struct.pack(">q" if version == 4 else ">i", value)
@@ -66,7 +67,10 @@ def write_dm(path: Path, images: list[dict], version: int) -> None:
             "Name": content.get("name", ""),
         }
 
-    root = group({"ImageList": {f"#{i}": image(content) for i, content in enumerate(images)}})
+    tags = {"ImageList": {f"#{i}": image(content) for i, content in enumerate(images)}}
+    if thumbnails:
+        tags["Thumbnails"] = {f"#{i}": {"ImageIndex": index} for i, index in enumerate(thumbnails)}
+    root = group(tags)
     path.write_bytes(struct.pack(">i", version) + word(len(root) + 16) + struct.pack(">i", 1) + root + bytes(8))
 
 
@@ -107,15 +111,34 @@ def write_mrc(path: Path, data: np.ndarray, cell: tuple[float, float]) -> None:
     path.write_bytes(header.ljust(1024, b"\0") + stack.tobytes())
 
 
-def write_velox(path: Path, images: dict[str, np.ndarray], scale: float, voltage: float) -> None:
-    """Write a Velox EMD file; images by name of the detector, scale in metres, voltage in V."""
+def write_velox(
+    path: Path,
+    images: dict[str, np.ndarray],
+    scale: float,
+    voltage: float,
+    *,
+    angles: dict[str, tuple[float, float]] | None = None,
+    spectra: bool = False,
+    integrated: bool = False,
+) -> None:
+    """Write a Velox EMD file.
+
+    Images, (H, W) or (T, H, W), by name of the detector; scale in metres, voltage in V, angles in rad; spectra as a map
+    beside the images; integrated for images that Velox made of frames it aligned.
+    """
     with h5py.File(path, "w") as file:
-        file["Version"] = np.array([json.dumps({"format": "Velox", "version": "1.7"}).encode()])
+        file["Version"] = np.array([json.dumps({"format": "Velox", "version": "7"}).encode()])
         operations = {}
+        detectors = {}
+        for j, name in enumerate(images):
+            begin, end = (angles or {}).get(name, (0, 0))
+            limits = {"begin": str(begin), "end": str(end)}
+            detectors[f"Detector-{j}"] = {"DetectorName": name, "CollectionAngleRange": limits}
         for i, (detector, data) in enumerate(images.items()):
             key = f"{i:032x}"
+            frames = data if data.ndim == 3 else data[None]
             group = file.create_group(f"Data/Image/{key}")
-            group["Data"] = data[:, :, None]
+            group.create_dataset("Data", data=np.moveaxis(frames, 0, 2), chunks=(*data.shape[-2:], 1))
             metadata = {
                 "BinaryResult": {
                     "PixelSize": {"height": str(scale), "width": str(scale)},
@@ -126,13 +149,100 @@ def write_velox(path: Path, images: dict[str, np.ndarray], scale: float, voltage
                     "Detector": detector,
                 },
                 "Optics": {"AccelerationVoltage": str(voltage)},
-                "Detectors": {f"Detector-{j}": {"DetectorName": name} for j, name in enumerate(images)},
+                "Detectors": detectors,
+                "Scan": {"FrameTime": "0.5"},
                 "Acquisition": {"AcquisitionStartDatetime": {"DateTime": "1669130470"}},
                 "Core": {"MetadataDefinitionVersion": "7.9"},
                 "Instrument": {"InstrumentClass": "Titan"},
             }
-            encoded = np.frombuffer(json.dumps(metadata).encode().ljust(2000, b"\0"), dtype=np.uint8)
+            encoded = np.frombuffer(json.dumps(metadata).encode().ljust(4000, b"\0"), dtype=np.uint8)
             group["Metadata"] = encoded[:, None]
             operations[key] = {"detector": detector, "dataPath": f"/Data/Image/{key}"}
         for key, operation in operations.items():
-            file[f"Operations/StemInputOperation/{key}"] = np.array([json.dumps(operation).encode()])
+            kind = "IntegrationOperation" if integrated else "StemInputOperation"
+            file[f"Operations/{kind}/{key}"] = np.array([json.dumps(operation).encode()])
+        if spectra:
+            file.create_group("Data/SpectrumImage")
+            file.create_group("Presentation/Displays/ImageDisplay")
+
+
+def write_py4dstem(path: Path, data: np.ndarray, image: np.ndarray, pattern: np.ndarray, sampling: float) -> None:
+    """Write an EMD 1.0 file: a 4D-STEM data set and, within it, a dark-field image and a mean diffraction pattern."""
+
+    def array(parent: h5py.Group, name: str, content: np.ndarray, units: tuple[str, ...]) -> h5py.Group:
+        group = parent.create_group(name)
+        group.attrs.update(emd_group_type="array", python_class="Array")
+        group["data"] = content
+        for i, (size, unit) in enumerate(zip(content.shape, units, strict=True)):
+            group[f"dim{i}"] = sampling * np.arange(size)
+            group[f"dim{i}"].attrs.update(name="RQ"["^" in unit] + "xy"[i % 2], units=unit)
+        return group
+
+    with h5py.File(path, "w") as file:
+        file.attrs.update(emd_group_type="file", version_major=1, version_minor=0, authoring_program="py4DSTEM")
+        root = file.create_group("scan_root")
+        root.attrs.update(emd_group_type="root", python_class="Root")
+        scan = array(root, "scan", data, ("A", "A", "A^-1", "A^-1"))
+        array(scan, "annular_dark_field", image, ("A", "A"))
+        array(scan, "dp_mean", pattern, ("A^-1", "A^-1"))
+
+
+def write_signal(
+    path: Path,
+    data: np.ndarray,
+    *,
+    scale: float | tuple[float, ...] = 0.02,
+    units: str | tuple[str, ...] = "nm",
+    metadata: dict | None = None,
+) -> None:
+    """Write data with the writer that rosettasciio has for the suffix; scale and units of all axes or of each."""
+    from rsciio import emd, hspy, tiff
+
+    scales = scale if isinstance(scale, tuple) else (scale,) * data.ndim
+    unit_of = units if isinstance(units, tuple) else (units,) * data.ndim
+    common = {"_type": "UniformDataAxis", "offset": 0.0, "is_binned": False}
+    axes = [
+        common
+        | {"name": "tyx"[i - data.ndim], "size": size, "index_in_array": i, "navigate": i < data.ndim - 2}
+        | {"scale": scales[i], "units": unit_of[i]}
+        for i, size in enumerate(data.shape)
+    ]
+    signal = {
+        "data": data,
+        "axes": axes,
+        "metadata": {"General": {"title": "HAADF"}, "Signal": {"signal_type": ""}} | (metadata or {}),
+        "original_metadata": {},
+        "learning_results": {},
+        "attributes": {"_lazy": False, "ragged": False},
+        "package_info": {"package": "", "package_version": ""},
+        "tmp_parameters": {},
+        "models": {},
+    }
+    writer = {".hspy": hspy, ".emd": emd, ".tif": tiff}[path.suffix].file_writer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        writer(str(path), signal)
+
+
+def write_zspy(path: Path, data: np.ndarray, **options) -> None:
+    """Write the tree of an HSPY file as Zarr, which makes it ZSPY."""
+    import zarr
+
+    hspy = path.with_suffix(".written.hspy")
+    write_signal(hspy, data, **options)
+
+    def plain(value):
+        return value.decode() if isinstance(value, bytes) else getattr(value, "tolist", lambda: value)()
+
+    items = []
+    with h5py.File(hspy) as file:  # read before Zarr's threads start, as HDF5 holds a lock meanwhile
+        file.visititems(lambda *entry: items.append(entry))
+        contents = [item[()] if isinstance(item, h5py.Dataset) else None for _, item in items]
+        described = [(name, content, dict(item.attrs)) for (name, item), content in zip(items, contents, strict=True)]
+        attributes = dict(file.attrs)
+    root = zarr.open_group(path, mode="w")
+    root.attrs.update({key: plain(value) for key, value in attributes.items()} | {"file_format": "ZSpy"})
+    for name, content, attributes in described:
+        made = root.require_group(name) if content is None else root.create_array(name, data=np.asarray(content))
+        made.attrs.update({key: plain(value) for key, value in attributes.items()})
+    hspy.unlink()

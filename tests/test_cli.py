@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
-from contextem.cli import main
+from contextem.cli import ENDINGS, main
 from contextem.micrograph import Detector
 from contextem.model import Model, load_model
 from contextem.simulate.conditions import REFERENCE
@@ -66,8 +66,8 @@ def test_classify_writes_table_picture_and_summary(micrograph_file, tmp_path):
     assert summary["better_context"] is None
     assert "Warning" not in done.output
     assert summary["context"]["host"] == "WSe2"
-    assert summary["context"]["provenance"]["energy"] == "user"
-    assert summary["micrograph"]["provenance"]["sampling"] == "user"
+    assert summary["context"]["provenance"]["energy"] == "command line"
+    assert summary["micrograph"]["provenance"]["sampling"] == "command line"
     assert summary["model"]["name"]
     assert (tmp_path / "out" / "field 1.overlay.png").read_bytes().startswith(b"\x89PNG")
 
@@ -125,7 +125,7 @@ BAD_IMAGES = {
     "infinite": (np.where(np.eye(64) > 0, np.inf, np.arange(64.0)), "data"),
     "constant": (np.ones((64, 64)), "data"),
     "one dimension": (np.arange(64.0), "(64,)"),
-    "stack": (np.random.default_rng(0).normal(size=(3, 64, 64)), "(3, 64, 64)"),
+    "series": (np.random.default_rng(0).normal(size=(3, 64, 64)), "--frame (0 to 2)"),
     "rgb": (np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), "(64, 64, 3)"),
     "too small": (np.random.default_rng(0).normal(size=(24, 24)), "24"),
     "complex": (np.eye(64) + 1j, "complex"),
@@ -150,7 +150,8 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path):
         assert_refused(classify(tmp_path / name, tmp_path / "out"), name)
     (tmp_path / "notes.docx").write_bytes(b"PK")
     assert_refused(classify(tmp_path / "notes.docx", tmp_path / "out"), ".docx")
-    assert_refused(classify(tmp_path, tmp_path / "out"))
+    (tmp_path / "folder").mkdir()
+    assert_refused(classify(tmp_path / "folder", tmp_path / "out"), "found none")
 
 
 @pytest.mark.experimental
@@ -190,7 +191,197 @@ def test_many_files_are_classified_and_namesakes_refused(micrograph_file, tmp_pa
     other.write_bytes(micrograph_file.read_bytes())
     assert classify(micrograph_file, tmp_path / "out", other).exit_code == 0
     assert len(list((tmp_path / "out").iterdir())) == 6
-    assert_refused(classify(micrograph_file, tmp_path / "two", micrograph_file), "same name")
+    namesake = tmp_path / "field 1.tif"
+    assert_refused(classify(micrograph_file, tmp_path / "two", namesake), "same name", "field 1.npy", "field 1.tif")
+
+
+# Files that speak of micrographs
+
+
+@pytest.fixture
+def folder(micrograph_file, tmp_path):
+    """Folder of two micrographs and what is said of them."""
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / "fields" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "fields" / name).write_bytes(micrograph_file.read_bytes())
+    (tmp_path / "fields" / "contextem.yaml").write_text(
+        "host: WSe2\ndopants: Cr\nenergy_kev: 80\ndetector: {name: HAADF, inner: 70, outer: 200}\nsampling: 0.25\n"
+    )
+    (tmp_path / "fields" / "a.yaml").write_text("sampling: 0.2\nfractions: {Cr: 0.03}\n")
+    return tmp_path / "fields"
+
+
+def summary_of(path):
+    return json.loads(path.read_text())
+
+
+def test_what_is_said_beside_the_files(folder, tmp_path):
+    (folder / "notes.txt").write_text("")
+    (folder / "c.yaml").write_text("sampling: 0.25")
+    (folder / "feild.yaml").write_text("sampling: 0.3")
+    done = run("classify", folder, "-o", folder, "--sampling", "0.2", "--context", folder / "c.yaml")
+    assert done.exit_code == 0, done.output
+    assert "left out, as no micrographs: feild.yaml, notes.txt\n" in done.output
+    a, b = (summary_of(folder / f"{name}.summary.json") for name in "ab")
+    assert a["context"]["host"] == b["context"]["host"] == "WSe2"
+    assert a["context"]["dopants"] == ["Cr"]
+    assert a["context"]["detector"] == {"name": "HAADF", "inner": 70, "outer": 200}
+    assert (a["context"]["fractions"], b["context"]["fractions"]) == ({"Cr": 0.03}, {"Cr": 0.05})
+    assert a["context"]["provenance"] == {
+        "host": "sidecar contextem.yaml",
+        "dopants": "sidecar contextem.yaml",
+        "fractions": "sidecar a.yaml",
+        "energy": "sidecar contextem.yaml",
+        "detector": "sidecar contextem.yaml",
+        "lattice_constant": "table",
+    }
+    assert b["context"]["provenance"]["fractions"] == "default"
+    assert a["micrograph"]["provenance"]["sampling"] == "command line"
+    # the pictures written there are no micrographs
+    assert_refused(run("classify", folder / "[ab].npy", "-o", folder), "exists already, and 5 more", "--skip-existing")
+    assert "skipped 2 of 2 files" in run("classify", folder, "-o", folder, "--skip-existing").output
+
+
+def test_the_command_line_stands_before_all(folder, tmp_path):
+    (tmp_path / "context.yaml").write_text("energy_kev: 60\nsampling: 0.2\n")
+    given = ("--context", tmp_path / "context.yaml", "--inner", 80, "--outer", 180, "--dopant", "V")
+    done = run("classify", folder / "b.npy", *given, "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    context = summary_of(tmp_path / "b.summary.json")["context"]
+    assert (context["energy"], context["dopants"]) == (60e3, ["V"])
+    assert context["detector"] == {"name": "HAADF", "inner": 80.0, "outer": 180.0}
+    origins = context["provenance"]
+    assert (origins["energy"], origins["detector"]) == ("context file context.yaml", "command line")
+    assert "sampling 0.2 Å/px (context file context.yaml)" in done.output
+
+
+def test_one_failing_file_stops_no_other(folder, tmp_path):
+    np.save(folder / "bad.npy", np.ones((64, 64)))
+    done = run("classify", folder, "-o", tmp_path / "out", "--sampling", "0.2")
+    assert done.exit_code == 1, done.output
+    assert "bad.npy: failed\n" in done.output
+    told = done.output[done.output.index("1 of 3 files failed:") :]
+    assert told.count("\n") == 2
+    assert (
+        f"  {folder / 'bad.npy'}: path: bad.npy holds no image that can be used (data: expected an image with" in told
+    )
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_an_error_no_one_thought_of_stops_no_other(folder, tmp_path, monkeypatch):
+    import contextem.pipeline
+
+    original = contextem.pipeline.classify
+
+    def fails_once(micrograph, *arguments, **options):
+        if micrograph.source == "a.npy":
+            raise RuntimeError("out of luck")
+        return original(micrograph, *arguments, **options)
+
+    monkeypatch.setattr(contextem.pipeline, "classify", fails_once)
+    done = run("classify", folder, "-o", tmp_path / "out", "--sampling", "0.2")
+    assert done.exit_code == 1
+    assert "a.npy: RuntimeError: out of luck" in done.output
+    assert (tmp_path / "out" / "b.summary.json").exists()
+
+
+def test_an_interrupted_run_leaves_whole_results_and_goes_on(folder, tmp_path, monkeypatch):
+    from contextem.classification import Classification
+
+    original = Classification.to_json
+
+    def interrupted(self, path, *arguments):
+        if "b." in path.name:
+            raise KeyboardInterrupt
+        return original(self, path, *arguments)
+
+    given = ("classify", folder, "-o", tmp_path / "out", "--sampling", "0.2", "--skip-existing")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "to_json", interrupted)
+        assert run(*given).exit_code == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"a{ending}" for ending in ENDINGS]
+    (tmp_path / "out" / f"b{ENDINGS[0]}").write_text("of a run that was killed")
+    before = (tmp_path / "out" / "a.summary.json").stat().st_mtime_ns
+    done = run(*given)
+    assert done.exit_code == 0, done.output
+    assert "skipped 1 of 2 files" in done.output
+    assert (tmp_path / "out" / "a.summary.json").stat().st_mtime_ns == before
+    assert (tmp_path / "out" / f"b{ENDINGS[0]}").read_text() != "of a run that was killed"
+    assert_refused(run(*given, "--overwrite"), "--skip-existing", "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hosts: WSe2", ["a.yaml", "hosts: unknown key, did you mean host?", "energy_kev"]),
+        ("host: WSe", ["host: expected a formula", "(sidecar a.yaml)"]),
+        ("energy_kev: 80000", ["a.yaml: energy_kev: expected keV"]),
+        ("detector: {name: HAADF, inner: 70}", ["a.yaml: detector: expected both inner and outer"]),
+        ("detector: EELS", ["a.yaml: detector: expected one of HAADF", "EELS"]),
+        ("fractions: {V: 0.02}", ["fractions: expected one for each dopant", "(sidecar a.yaml)"]),
+        ("- WSe2", ["a.yaml: expected lines such as"]),
+        ("host: [", ["a.yaml: expected YAML"]),
+    ],
+)
+def test_what_is_wrong_beside_a_file_is_told_before_any_is_classified(folder, tmp_path, text, words):
+    (folder / "a.yaml").write_text(text)
+    assert_refused(run("classify", folder / "b.npy", folder / "a.npy", "-o", tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_asked_for_by_name(micrograph_file, tmp_path):
+    given = {"--host": "WSe2", "--energy-kev": "80", "--detector": "HAADF", "--sampling": "0.2"}
+    expected = {
+        "--host": ["host:", "--host", "contextem.yaml"],
+        "--energy-kev": ["energy:", "--energy-kev", "energy_kev in field 1.yaml"],
+        "--detector": ["detector:", "--detector", "detector in field 1.yaml"],
+        "--sampling": ["sampling:", "--sampling"],
+    }
+    for left_out, words in expected.items():
+        options = [text for name, value in given.items() if name != left_out for text in (name, value)]
+        assert_refused(run("classify", micrograph_file, *options, "-o", tmp_path / "out"), *words)
+    assert_refused(classify(micrograph_file, tmp_path / "out", "--inner", 70), "--outer")
+    options = ("--host", "WSe2", "--inner", 70, "--outer", 200)
+    assert_refused(run("classify", micrograph_file, *options, "-o", tmp_path / "out"), "inner:", "--detector")
+    assert_refused(classify(micrograph_file, tmp_path / "out", "--context", tmp_path / "absent.yaml"), "absent.yaml")
+    assert not (tmp_path / "out").exists()
+
+
+def test_at_a_terminal_what_is_missing_for_one_file_is_asked(micrograph_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("contextem.cli._at_terminal", lambda: True)
+    arguments = ["classify", str(micrograph_file), "--sampling", "0.2", "-o", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments, input="WSe2\n80\nHAADF\n")
+    assert done.exit_code == 0, done.output
+    context = summary_of(tmp_path / "field 1.summary.json")["context"]
+    assert (context["host"], context["energy"], context["detector"]["name"]) == ("WSe2", 80e3, "HAADF")
+    assert {context["provenance"][name] for name in ("host", "energy", "detector")} == {"user"}
+    (tmp_path / "other.npy").write_bytes(micrograph_file.read_bytes())
+    assert_refused(run(*arguments, tmp_path / "other.npy"), "host:", "--host")
+
+
+def test_an_image_of_a_series(micrograph_file, tmp_path):
+    image = np.load(micrograph_file)
+    np.save(tmp_path / "series.npy", np.stack([np.zeros_like(image), image]))
+    assert classify(tmp_path / "series.npy", tmp_path, "--frame", 1).exit_code == 0
+    assert summary_of(tmp_path / "series.summary.json")["columns"] > 150
+
+
+def test_the_packaged_micrograph_with_a_file_beside_it(tmp_path):
+    from importlib.resources import as_file, files
+
+    from contextem.examples import demo_micrograph
+
+    with as_file(files("contextem") / "examples" / "demo.tif") as path:
+        (tmp_path / "demo.tif").write_bytes(path.read_bytes())
+    context = demo_micrograph().context
+    (tmp_path / "demo.yml").write_text(
+        f"host: {context.host}\ndopants: {list(context.dopants)}\nenergy_kev: {context.energy / 1e3:g}\n"
+        f"detector: {context.detector.name}\n"
+    )
+    done = run("classify", tmp_path / "demo.tif", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    provenance = summary_of(tmp_path / "demo.summary.json")["micrograph"]["provenance"]
+    assert provenance == {"sampling": "file", "energy": "sidecar demo.yml", "detector": "sidecar demo.yml"}
 
 
 def test_demo_prints_scores_and_writes_results(tmp_path):

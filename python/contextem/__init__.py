@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextem.columns import Columns, find_columns
     from contextem.context import Context
     from contextem.dense import dense_moments
-    from contextem.micrograph import Detector, Micrograph, estimate_sampling, read
+    from contextem.micrograph import Detector, Micrograph, estimate_sampling, read, read_series
     from contextem.model import load_model
     from contextem.moments import column_moments, patch_moments
     from contextem.patches import extract_patches
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "read": "micrograph",
+    "read_series": "micrograph",
     "Micrograph": "micrograph",
     "Detector": "micrograph",
     "estimate_sampling": "micrograph",
@@ -65,6 +66,7 @@ __all__ = [
     "patch_moments",
     "patch_moments_adjoint",
     "read",
+    "read_series",
     "rotation_invariants",
 ]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import logging
+import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,20 @@ _READERS = {
     ".ser": "rsciio.tia",
     ".tif": "rsciio.tiff",
     ".tiff": "rsciio.tiff",
+    ".zspy": "rsciio.zspy",
 }
 SUFFIXES = (*_READERS, ".npy", ".png")
 """Suffixes of the files that can be read, in lower case."""
+
+_DIFFRACTION = "holds diffraction patterns, compute a dark-field image from them and save that, as hspy or tif"
+_LOSSY = "is a picture whose compression changed the grey values, export the micrograph itself, as tif or dm4"
+_REFUSED = {
+    ".blo": _DIFFRACTION,
+    ".mib": _DIFFRACTION,
+    ".jpeg": _LOSSY,
+    ".jpg": _LOSSY,
+    ".webp": _LOSSY,
+}
 
 _ANGSTROM = {
     "m": 1e10, "meter": 1e10, "meters": 1e10, "metre": 1e10, "metres": 1e10, "mm": 1e7,
@@ -35,16 +48,22 @@ _ANGSTROM = {
     "å": 1.0, "a": 1.0, "angstrom": 1.0, "angstroms": 1.0, "ang": 1.0, "pm": 0.01,
 }  # fmt: skip
 
+_NO_LENGTH = r"1 ?/|\^-1|\bk?ev\b|rad\b"  # reciprocal lengths, energies, angles
+
 # Å/px.  A sampling outside is a calibration never made, such as the 1 Å/px of an MRC header left at its defaults, or it
 # is that of an image which cannot show single columns.
 _CREDIBLE_SAMPLING = (0.005, 0.9)
 _CREDIBLE_ENERGY = (10e3, 3e6)  # eV
+# mrad.  What detectors in use reach; Velox writes 0 to 0 for angles that were never calibrated.
+_CREDIBLE_OUTER = (5.0, 400.0)
 
 _ENERGY_NAMES = ("Acquisition_instrument.TEM.beam_energy", "Acquisition_instrument.SEM.beam_energy")
 _TITLE_NAME = "General.title"
+_FILE_NAME = "General.original_filename"
 # Where files say the same that no reader maps to a common name.
 _ENERGY_PATHS = ("microscope.voltage",)
 _TITLE_PATHS = ("ImageList.TagGroup0.ImageTags.DataBar.Signal Name",)
+_PROCESSED = ("DCFI", "Unrecognized_image_signal")  # titles of images of one detector that leave out which
 
 
 class ReadError(ValueError):
@@ -53,7 +72,7 @@ class ReadError(ValueError):
 
 @dataclass(frozen=True)
 class Recording:
-    """What one image in a file holds; None where the file does not say or does not say a credible value.
+    """What one image, or series of images, in a file holds; None where the file says nothing credible.
 
     Attributes
     ----------
@@ -67,6 +86,14 @@ class Recording:
         Beam energy, eV.
     title : str
         Name of the image or of the detector.
+    part : str
+        Name of the file the image lies in, where that is another than the one that was opened.
+    angles : tuple of two floats or None
+        Inner and outer collection semi-angle of the detector, mrad.
+    framed : bool
+        Whether three-dimensional data are images one after another, not spectra side by side.
+    spatial : bool
+        Whether the axes, as far as they have units, are those of an image and not of a diffraction pattern or spectrum.
     """
 
     data: NDArray[Any]
@@ -74,9 +101,23 @@ class Recording:
     remark: str = "the format has no place for it"
     energy: float | None = None
     title: str = ""
+    part: str = ""
+    angles: tuple[float, float] | None = None
+    framed: bool = True
+    spatial: bool = True
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the data are one image of real numbers."""
+        return self.data.ndim == 2 and self.data.dtype.kind in "iuf"
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the data are several images of real numbers, (T, H, W)."""
+        return self.data.ndim == 3 and self.data.size > 0 and self.data.dtype.kind in "iuf" and self.framed
 
 
-def load(path: Path, signal: int | str | None = None) -> Recording:
+def load(path: Path, signal: int | str | None = None, frame: int | None = None) -> Recording:
     """Read one image of a file.
 
     Parameters
@@ -84,51 +125,187 @@ def load(path: Path, signal: int | str | None = None) -> Recording:
     path : Path
         File with one of `SUFFIXES`.
     signal : int or str, optional
-        Index or name of the image in a file that holds several.
+        Index or name of the image, or series of images, in a file that holds several.
+    frame : int, optional
+        Index of the image in a series.
 
     Returns
     -------
     Recording
+        Of one image.
 
     Raises
     ------
     FileNotFoundError, IsADirectoryError
         If there is no such file.
     ReadError
-        If the file cannot be read, or `signal` is needed and not given, or not there.
+        If the file cannot be read, or `signal` or `frame` is needed and not given, or not there.
     """
-    if path.is_dir():
+    recording = _read(path, signal)
+    if not recording.is_series:
+        if frame not in (None, 0):
+            raise ReadError(f"frame: {path.name} holds one image and no series, leave it out; got {frame!r}")
+        return recording
+    count, height, width = recording.data.shape
+    if frame is None:
+        raise ReadError(
+            f"frame: {path.name} holds a series of {count} images of {height} x {width} px, choose one as frame=... or "
+            f"--frame (0 to {count - 1}), or read all with contextem.read_series, align and average them"
+        )
+    if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < count:
+        raise ReadError(f"frame: expected 0 to {count - 1}, the images of {path.name}, got {frame!r}")
+    return replace(recording, data=recording.data[frame])
+
+
+def load_series(path: Path, signal: int | str | None = None) -> list[Recording]:
+    """Read the images of a series, or the only image of a file.
+
+    Parameters
+    ----------
+    path, signal
+        As for `load`.
+
+    Returns
+    -------
+    list of Recording
+        In the order of the file.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, ReadError
+        As for `load`.
+    """
+    recording = _read(path, signal)
+    return [replace(recording, data=data) for data in recording.data] if recording.is_series else [recording]
+
+
+def find_files(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files that are named, that match a pattern, or that lie in a folder.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files, patterns with ``*``, ``?`` or ``[...]``, and folders.
+
+    Returns
+    -------
+    files : list of Path
+        Every file once, those of a folder or pattern sorted by name.  From folders only what can be read by its name,
+        and of an EMI file the SER files that belong to it.
+    skipped : list of Path
+        What else the folders hold, hidden files apart.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing matches a pattern.
+    """
+    files: list[Path] = []
+    skipped: list[Path] = []
+    for given in inputs:
+        if given.is_dir() and not _is_store(given):
+            entries = sorted(entry for entry in given.iterdir() if not entry.name.startswith("."))
+            names = {entry.name for entry in entries}
+            for entry in entries:
+                readable = entry.suffix.lower() in SUFFIXES and (entry.is_file() or _is_store(entry))
+                # One recording is not read twice: the SER file, with what the EMI file says of it, stands for both.
+                doubled = entry.suffix.lower() == ".emi" and f"{entry.stem}_1.ser" in names
+                (files if readable and not doubled else skipped).append(entry)
+        elif not given.exists() and glob.has_magic(str(given)):
+            matches = sorted(map(Path, glob.glob(str(given))))
+            if not matches:
+                raise FileNotFoundError(f"path: no file matches {given}")
+            files.extend(matches)
+        else:
+            files.append(given)
+    return list(dict.fromkeys(files)), skipped
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a folder is a file in the sense of a format."""
+    return path.suffix.lower() == ".zspy"
+
+
+def _read(path: Path, signal: int | str | None) -> Recording:
+    """Read what is asked for, an image or a series."""
+    suffix = path.suffix.lower()
+    if path.is_dir() and not _is_store(path):
         raise IsADirectoryError(f"path: expected a file, {path} is a directory")
     if not path.exists():
         raise FileNotFoundError(f"path: there is no file {path}")
-    if path.suffix.lower() not in SUFFIXES:
+    if suffix in _REFUSED:
+        raise ReadError(f"path: {path.name} {_REFUSED[suffix]}")
+    if suffix not in SUFFIXES:
         raise ReadError(f"path: expected a file with one of {', '.join(SUFFIXES)}, got {path.name}")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise ReadError(f"path: {path.name} is empty (0 bytes)")
     with _quiet():
         try:
-            recordings = _load_all(path)
-        except (PermissionError, ReadError):
-            raise
+            recording = _choose(_load_all(path), signal, path)
+            return replace(recording, data=np.asarray(recording.data))
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold the file open
+            if isinstance(error, PermissionError | ReadError):
+                raise
             detail = " ".join(str(error).split()) or type(error).__name__
+            package = _missing_package(error, suffix)
+            if package is not None:
+                raise ReadError(
+                    f"path: {path.name} can only be read with the package {package}, which is not installed, install "
+                    f"it (pip install {package}) or save the image in another way ({detail[:200]})"
+                ) from error
             raise ReadError(
-                f"path: {path.name} cannot be read as {path.suffix.lower()}, it may be damaged, cut short or of "
+                f"path: {path.name} cannot be read as {suffix}, it may be damaged, cut short or of "
                 f"another format ({detail[:200]})"
             ) from error
-    return _choose(recordings, signal, path)
+
+
+def _missing_package(error: Exception, suffix: str) -> str | None:
+    """Name of the package a reader lacks: for a compression, for Zarr, for spectra beside the images."""
+    named = re.search(r"'([\w.]+)' (?:package|library)", str(error))
+    if named is None and not isinstance(error, ModuleNotFoundError):
+        return None
+    if suffix in (".tif", ".tiff"):
+        return "imagecodecs"  # brings every compression, also those for which tifffile tries other packages first
+    return (named[1] if named else getattr(error, "name", None) or str(error)).split(".")[0]
 
 
 def _load_all(path: Path) -> list[Recording]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return [Recording(np.asarray(np.load(path, allow_pickle=False)))]
+        data = np.asarray(np.load(path, allow_pickle=False))
+        return [Recording(data, framed=not _may_be_colour(data))]
     if suffix == ".png":
         return [_load_png(path)]
     reader = importlib.import_module(_READERS[suffix]).file_reader
-    options = {"select_type": "images"} if suffix == ".emd" else {}
-    return [_to_recording(signal) for signal in reader(str(path), **options)]
+    options = _emd_options(path) if suffix == ".emd" else {}
+    signals = _described_by_emi(path, reader) if suffix == ".ser" else []
+    recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
+    if not recordings and suffix == ".emi":
+        raise ReadError(f"path: {path.name} describes images that lie in {path.stem}_1.ser, ..., and none is there")
+    return recordings
+
+
+def _emd_options(path: Path) -> dict[str, Any]:
+    import h5py
+
+    with h5py.File(path) as file:
+        velox = "Version" in file
+    if velox:  # of images recorded together with spectra all frames
+        return {"select_type": "images", "load_SI_image_stack": True}
+    # An image of py4DSTEM lies inside the data it was made of, no stack with them, which may not fit into memory.
+    return {"stack_group": False, "lazy": True}
+
+
+def _described_by_emi(path: Path, reader: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Read a SER file as part of its EMI file, which knows the beam energy; return nothing where there is none."""
+    belongs = re.fullmatch(r"(.+)_\d+", path.stem)
+    description = path.with_name(f"{belongs[1]}.emi") if belongs else path
+    if belongs and description.exists():
+        with suppress(Exception):  # the SER file can be read without it
+            signals = reader(str(description))
+            return [signal for signal in signals if _look_up(signal["metadata"], _FILE_NAME) == path.name]
+    return []
 
 
 def _load_png(path: Path) -> Recording:
@@ -143,14 +320,15 @@ def _load_png(path: Path) -> Recording:
         return Recording(np.asarray(image))
 
 
-def _to_recording(signal: Mapping[str, Any]) -> Recording:
+def _to_recording(signal: Mapping[str, Any], file_name: str) -> Recording:
     """Turn one signal of a rosettasciio reader into a recording.
 
     The readers leave most metadata in the layout of the file and return a `mapping` from there to common names, path in
     the file's metadata -> (common name, function of the value), for the caller to apply.
     """
     original = signal.get("original_metadata", {})
-    common = {name: _look_up(signal.get("metadata", {}), name) for name in (*_ENERGY_NAMES, _TITLE_NAME)}
+    names = (*_ENERGY_NAMES, _TITLE_NAME, _FILE_NAME)
+    common = {name: _look_up(signal.get("metadata", {}), name) for name in names}
     for path, entry in signal.get("mapping", {}).items():
         value = _look_up(original, path)
         if entry is None or value is None or entry[0] not in common:
@@ -159,13 +337,24 @@ def _to_recording(signal: Mapping[str, Any]) -> Recording:
             common[entry[0]] = entry[1](value) if entry[1] is not None else value
     energies = [common[name] for name in _ENERGY_NAMES] + [_look_up(original, path) for path in _ENERGY_PATHS]
     titles = [common[_TITLE_NAME]] + [_look_up(original, path) for path in _TITLE_PATHS]
-    sampling, remark = _credible_sampling(signal["axes"])
+    if titles[0] in _PROCESSED:
+        titles.append(_look_up(original, "BinaryResult.Detector"))
+    unit = re.search(r"^ImageJ=.*^unit=([^\n]*)", str(_look_up(original, "ImageDescription")), re.DOTALL | re.MULTILINE)
+    axes = [axis for axis in signal["axes"] if axis.get("size") != 1]
+    if unit is not None:  # the reader knows no other than micron
+        axes = [{**axis, "units": axis.get("units") or unit[1]} for axis in axes]
+    axes.sort(key=lambda axis: int(axis.get("index_in_array") or 0))
+    sampling, remark = _credible_sampling(axes)
     return Recording(
-        data=np.squeeze(np.asarray(signal["data"])),
+        data=np.squeeze(signal["data"]),
         sampling=sampling,
         remark=remark,
         energy=next((energy for energy in map(_credible_energy, energies) if energy is not None), None),
         title=" ".join(dict.fromkeys(title for title in titles if isinstance(title, str) and title)),
+        part="" if common[_FILE_NAME] in (None, file_name) else str(common[_FILE_NAME]),
+        angles=_credible_angles(original),
+        framed=_are_framed(axes),
+        spatial=not any(re.search(_NO_LENGTH, _plain(str(axis.get("units")))) for axis in axes[-2:]),
     )
 
 
@@ -197,16 +386,40 @@ def _credible_energy(value: Any) -> float | None:
     return None
 
 
+def _credible_angles(original: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Inner and outer collection semi-angle, mrad, that Velox writes in rad for each of its detectors."""
+    detector = f"Detectors.Detector-{_look_up(original, 'BinaryResult.DetectorIndex')}"
+    limits = [_look_up(original, f"{detector}.CollectionAngleRange.{end}") for end in ("begin", "end")]
+    try:
+        inner, outer = (round(1e3 * float(angle), 2) for angle in limits)
+    except (TypeError, ValueError):
+        return None
+    lowest, highest = _CREDIBLE_OUTER
+    return (inner, outer) if 0.0 <= inner < outer and lowest <= outer <= highest else None
+
+
+def _are_framed(axes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last two of three axes are those of an image, and the first does not count energies."""
+    if len(axes) != 3:
+        return False
+    first = f"{axes[0].get('name')} {axes[0].get('units')}".lower()
+    spectral = re.search(f"energy|wavelength|{_NO_LENGTH}", first) is not None
+    coloured = any(axis.get("name") == "sample" for axis in axes)  # of a tif: samples of a pixel
+    return not (spectral or coloured or any(axis.get("navigate") for axis in axes[1:]))
+
+
+def _may_be_colour(data: NDArray[Any]) -> bool:
+    return data.ndim == 3 and data.shape[2] in (3, 4)
+
+
 def _credible_sampling(axes: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float] | None, str]:
-    """Return the sampling in Å/px along rows and columns, else None and why."""
-    image_axes = [axis for axis in axes if axis.get("size") != 1]
-    if len(image_axes) != 2:
+    """Return the sampling in Å/px along rows and columns, the last two axes, else None and why."""
+    if not 2 <= len(axes) <= 3:
         return None, "the file holds no axes of an image"
     samplings = []
-    image_axes.sort(key=lambda axis: int(axis.get("index_in_array") or 0))
-    for name, axis in zip(("rows", "columns"), image_axes, strict=True):
+    for name, axis in zip(("rows", "columns"), axes[-2:], strict=True):
         scale, units = axis.get("scale"), str(axis.get("units") or "").strip().strip("[]")
-        factor = _ANGSTROM.get(units.replace("_", "").replace("\u03bc", "\u00b5").replace("\u212b", "\u00e5").lower())
+        factor = _ANGSTROM.get(_plain(units))
         given = f"the file gives {scale} {units or 'without units'} for the {name}"
         if factor is None or scale is None:
             return None, given
@@ -218,34 +431,59 @@ def _credible_sampling(axes: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, 
     return (samplings[0], samplings[1]), ""
 
 
+def _plain(units: str) -> str:
+    """Units in lower case, without the underscores of NCEM's EMD, escapes of ImageJ and twins of Unicode resolved."""
+    units = re.sub(r"\\u([0-9A-Fa-f]{4})", lambda code: chr(int(code[1], 16)), units)
+    return units.replace("_", "").replace("\u03bc", "\u00b5").replace("\u212b", "\u00e5").lower()
+
+
 def _choose(recordings: Sequence[Recording], signal: int | str | None, path: Path) -> Recording:
-    """Return the only recording or the one asked for by index or title; a number may come as text."""
+    """Return the recording asked for by index or title, a number may come as text; by default the only one."""
     if not recordings:
         raise ReadError(f"path: {path.name} holds no image")
-    listing = ", ".join(f"{i}: {entry.title or 'untitled'} {entry.data.shape}" for i, entry in enumerate(recordings))
+    names = [entry.title or entry.part or "untitled" for entry in recordings]
+    listing = ", ".join(
+        f"{i}: {name} {entry.data.shape}" for i, (name, entry) in enumerate(zip(names, recordings, strict=True))
+    )
     if signal is None:
-        if len(recordings) > 1:
-            raise ReadError(f"signal: {path.name} holds several, choose one by index or name, signal=... ({listing})")
-        return recordings[0]
-    titles = [entry.title for entry in recordings]
-    if titles.count(str(signal)) == 1 and isinstance(signal, str):
-        return recordings[titles.index(signal)]
-    if str(signal).isdecimal() and int(signal) < len(recordings):
-        return recordings[int(signal)]
-    raise ReadError(f"signal: expected index or name of one of the signals of {path.name} ({listing}), got {signal!r}")
+        # A line profile, a spectrum or a diffraction pattern beside the only image leaves no choice.
+        images = [entry for entry in recordings if entry.is_image or entry.is_series]
+        images = [entry for entry in images if entry.spatial] or images or list(recordings[:1])
+        if len(images) > 1:
+            raise ReadError(
+                f"signal: {path.name} holds several images, choose one by index or name as signal=... or --signal "
+                f"({listing})"
+            )
+        chosen = images[0]
+    else:
+        if names.count(str(signal)) == 1 and isinstance(signal, str):
+            chosen = recordings[names.index(signal)]
+        elif str(signal).isdecimal() and int(signal) < len(recordings):
+            chosen = recordings[int(signal)]
+        else:
+            raise ReadError(
+                f"signal: expected index or name of one of the signals of {path.name} ({listing}), got {signal!r}"
+            )
+    if chosen.data.ndim > 3 or (chosen.data.ndim == 3 and not chosen.framed and not _may_be_colour(chosen.data)):
+        raise ReadError(
+            f"path: {path.name} holds no image but data of shape {chosen.data.shape}, spectra or diffraction patterns, "
+            "compute an image from them and save that"
+        )
+    return chosen
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what the readers log and warn about off the screen: what matters of a file is checked afterwards."""
+    importlib.import_module("rsciio")  # sets its own level when it is imported
     loggers = [logging.getLogger(name) for name in ("rsciio", "tifffile")]
-    disabled = [logger.disabled for logger in loggers]
+    levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for logger in loggers:
-                logger.disabled = True
+                logger.setLevel(logging.CRITICAL + 1)  # of the readers' own loggers below it, too
             yield
     finally:
-        for logger, value in zip(loggers, disabled, strict=True):
-            logger.disabled = value
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

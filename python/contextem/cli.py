@@ -9,7 +9,8 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,11 +21,20 @@ from contextem import __version__
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
-    from contextem.context import Context
     from contextem.micrograph import Micrograph
+    from contextem.model import Model
+    from contextem.sidecar import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 ENDINGS = (".columns.csv", ".overlay.png", ".summary.json")
+SIDECAR_HELP = """\b
+A YAML file has some of these lines, in keV, mrad and Å/px, and fractions, lattice_constant, signal, frame:
+  host: WSe2
+  dopants: [Cr]
+  energy_kev: 80
+  detector: {name: HAADF, inner: 70, outer: 200}
+  sampling: 0.2
+"""
 PRESETS = ("tmd96", "tmd576", "tmd1296", "near-z")
 
 
@@ -44,12 +54,14 @@ class _Sentences(click.Group):
         warnings.showwarning = show
         try:
             return super().invoke(ctx)
-        except ModuleNotFoundError as error:
-            raise _InputError(
-                f"{error.name} is not installed; install the extra that brings it, see the README"
-            ) from error
-        except (ValueError, TypeError, OSError) as error:
-            raise _InputError(" ".join(str(error).split()) or type(error).__name__) from error
+        except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+            raise _InputError(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; install the extra that brings it, see the README"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -61,14 +73,22 @@ def main() -> None:
 def context_options(command: F) -> F:
     """Add the options that say what the specimen is and how it was recorded."""
     options = [
-        click.option("--host", required=True, help="Formula of the host monolayer, such as WSe2."),
+        click.option("--host", help="Formula of the host monolayer, such as WSe2."),
         click.option("--dopant", "dopants", multiple=True, help="Element on metal sites; repeat for several."),
         click.option("--energy-kev", type=float, help="Beam energy in keV; taken from the file where it holds one."),
         click.option("--detector", help="HAADF, MAADF, LAADF; taken from the file where it names one."),
+        click.option("--inner", type=float, help="Inner collection semi-angle of the detector in mrad."),
+        click.option("--outer", type=float, help="Outer collection semi-angle of the detector in mrad."),
         click.option(
             "--lattice-constant",
             type=float,
             help="In-plane lattice constant of the host in Å, if it is not a known host.",
+        ),
+        click.option(
+            "--context",
+            "context_file",
+            type=click.Path(path_type=Path),
+            help="YAML file with what is not given as options; it stands before those beside the files.",
         ),
     ]
     for option in reversed(options):
@@ -76,18 +96,7 @@ def context_options(command: F) -> F:
     return command
 
 
-def _make_context(
-    host: str, dopants: tuple[str, ...], energy_kev: float | None, detector: str | None, lattice_constant: float | None
-) -> Context:
-    from contextem.context import Context
-
-    if energy_kev is not None and energy_kev >= 1000:
-        raise ValueError(f"--energy-kev: expected keV (80 for 80 keV), got {energy_kev:g}; that would be eV")
-    energy = None if energy_kev is None else 1e3 * energy_kev
-    return Context(host, dopants, energy, detector, lattice_constant=lattice_constant)
-
-
-@main.command()
+@main.command(epilog=SIDECAR_HELP)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @context_options
 @click.option("--sampling", type=float, help="Å/px; taken from the file where it holds one.")
@@ -95,6 +104,7 @@ def _make_context(
     "--estimate-sampling", is_flag=True, help="Take the sampling from the FFT and the host's lattice constant."
 )
 @click.option("--signal", help="Name or number of the image in a file that holds several.")
+@click.option("--frame", type=int, help="Number of the image in a series, from 0.")
 @click.option(
     "--model",
     "model_folder",
@@ -111,58 +121,205 @@ def _make_context(
     help="Folder for the results.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace results that exist.")
+@click.option("--skip-existing", is_flag=True, help="Leave out files whose results exist, to go on after a break.")
 def classify(
     files: tuple[Path, ...],
-    host: str,
+    host: str | None,
     dopants: tuple[str, ...],
     energy_kev: float | None,
     detector: str | None,
+    inner: float | None,
+    outer: float | None,
     lattice_constant: float | None,
+    context_file: Path | None,
     sampling: float | None,
     estimate_sampling: bool,
     signal: str | None,
+    frame: int | None,
     model_folder: Path | None,
     device: str | None,
     output: Path,
     overwrite: bool,
+    skip_existing: bool,
 ) -> None:
     """Find and classify the atomic columns of each of FILES.
 
-    Writes NAME.columns.csv, NAME.overlay.png and NAME.summary.json for every file into the output folder.
-    """
-    from tqdm import tqdm
+    Writes NAME.columns.csv, NAME.overlay.png and NAME.summary.json for every file into the output folder.  A folder
+    among FILES stands for all micrographs in it.  A file that cannot be classified does not stop the others.
 
-    from contextem.micrograph import read
+    What is not given as options is read from a YAML file: that of --context, field.yaml beside field.dm4, or
+    contextem.yaml in its folder; the first that tells it counts.
+    """
     from contextem.model import load_model
-    from contextem.pipeline import classify as classify_micrograph
+    from contextem.sidecar import COMMAND_LINE, Settings, parse_settings, read_settings, settings_of
 
     if estimate_sampling and sampling is not None:
         raise ValueError("--estimate-sampling: expected either it or --sampling, got both; leave one out")
-    context = _make_context(host, dopants, energy_kev, detector, lattice_constant)
-    _refuse_existing([output / f"{file.stem}{ending}" for file in files for ending in ENDINGS], overwrite)
+    if skip_existing and overwrite:
+        raise ValueError("--skip-existing: expected either it or --overwrite, got both; leave one out")
+    if (inner is None) != (outer is None):
+        raise ValueError("--inner: expected together with --outer, got one of them; give both or none")
+    options = {
+        "host": host,
+        "dopants": dopants or None,
+        "energy_kev": energy_kev,
+        "detector": detector,
+        "lattice_constant": lattice_constant,
+        "sampling": "estimate" if estimate_sampling else sampling,
+        "signal": signal,
+        "frame": frame,
+    }
+    given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
+    shared = Settings() if context_file is None else read_settings(context_file, f"context file {context_file.name}")
+    chosen = _choose_files(files, context_file)
+    settings = {file: settings_of(file, given, shared) for file in chosen}
+    if inner is not None and outer is not None:
+        settings = {file: said.with_angles(inner, outer, COMMAND_LINE) for file, said in settings.items()}
+    alone = len(chosen) == 1  # then its failure is that of the command, and who waits at a terminal can be asked
+    if alone and _at_terminal():
+        settings = {file: _ask_host(said) for file, said in settings.items()}
+    for said in settings.values():
+        said.context()  # what is wrong or missing is told before the first file is classified
+    for file in chosen if skip_existing else ():
+        if all(path.exists() for path in _results(file, output)):
+            del settings[file]
+    if len(settings) < len(chosen):
+        click.echo(f"skipped {len(chosen) - len(settings)} of {len(chosen)} files, whose results exist")
+    results = [path for file in settings for path in _results(file, output)]
+    _refuse_existing(
+        results, overwrite or skip_existing, "--overwrite, or leave out what is there with --skip-existing"
+    )
     model = load_model(model_folder)
-    for file in tqdm(files, desc="classifying", unit="file", disable=None, leave=False):
-        micrograph = read(
-            file,
-            sampling="estimate" if estimate_sampling else sampling,
-            lattice_constant=context.lattice_constant if estimate_sampling else None,
-            energy=context.energy,
-            detector=context.detector,
-            signal=int(signal) if signal is not None and signal.isdigit() else signal,
-        )
-        result = classify_micrograph(micrograph, context, model=model, device=device)
-        written = _write_results(result, micrograph, output, file.stem)
-        tqdm.write(f"{file.name}: {_describe(result, micrograph)}\n{written}")
+    if alone:
+        for file, said in settings.items():
+            click.echo(_classify_file(file, said, model, device, output, ask=_at_terminal()))
+    else:
+        _classify_files(settings, model, device, output)
 
 
-def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
+def _classify_files(settings: dict[Path, Settings], model: Model, device: str | None, output: Path) -> None:
+    """Classify file by file; one that fails stops no other, and is told of at the end."""
+    from tqdm import tqdm
+
+    failures: dict[Path, str] = {}
+    for file, said in tqdm(settings.items(), desc="classifying", unit="file", disable=None, leave=False):
+        try:
+            line = _classify_file(file, said, model, device, output)
+        except Exception as error:
+            expected = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError)
+            failures[file] = _sentence(error) if expected else f"{type(error).__name__}: {_sentence(error)}"
+            line = f"{file.name}: failed"
+        with tqdm.external_write_mode():
+            click.echo(line)
+    if failures:
+        lines = [f"{len(failures)} of {len(settings)} files failed:"]
+        click.echo("\n".join(lines + [f"  {file}: {reason}" for file, reason in failures.items()]), err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _classify_file(
+    file: Path, settings: Settings, model: Model, device: str | None, output: Path, *, ask: bool = False
+) -> str:
+    """Read, classify and write one file; return what came out."""
+    from contextem.pipeline import classify as classify_micrograph
+
+    context = settings.context()
+    micrograph = _read_micrograph(file, settings, context.lattice_constant)
+    if ask:
+        micrograph = _ask_recording(micrograph)
+    _require_recording(micrograph, file)
+    result = classify_micrograph(micrograph, context, model=model, device=device)
+    return f"{file.name}: {_describe(result, micrograph)}\n{_write_results(result, micrograph, output, file.stem)}"
+
+
+def _read_micrograph(file: Path, settings: Settings, lattice_constant: float) -> Micrograph:
+    """Read a file as the settings tell, with the provenance that is theirs."""
+    from contextem.micrograph import read
+
+    micrograph = read(
+        file,
+        sampling=settings.sampling,
+        energy=settings.energy,
+        detector=settings.detector,
+        signal=settings.signal,
+        frame=settings.frame,
+        lattice_constant=lattice_constant if settings.sampling == "estimate" else None,
+    )
+    provenance = {
+        name: text.replace("user", settings.origin[name], 1) if text.startswith("user") else text
+        for name, text in micrograph.provenance.items()
+    }
+    return replace(micrograph, provenance=provenance)
+
+
+def _require_recording(micrograph: Micrograph, file: Path) -> None:
+    """Say how to give the energy or the detector where no one tells it."""
+    for name, option in (("energy", "--energy-kev"), ("detector", "--detector")):
+        if getattr(micrograph, name) is None:
+            key = option[2:].replace("-", "_")
+            raise ValueError(
+                f"{name}: {file.name} does not tell it, give it as {option}, or as {key} in {file.stem}.yaml or "
+                "contextem.yaml beside the file"
+            )
+
+
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask_host(settings: Settings) -> Settings:
+    if settings.host is not None:
+        return settings
+    host = click.prompt("Host monolayer, such as WSe2")
+    return replace(settings, host=host, origin={**settings.origin, "host": "user"})
+
+
+def _ask_recording(micrograph: Micrograph) -> Micrograph:
+    """Ask for energy and detector where neither the file nor the user told them so far."""
+    from contextem.micrograph import Detector
+
+    if micrograph.energy is None:
+        micrograph = replace(micrograph, energy=1e3 * click.prompt("Beam energy in keV", type=float))
+    if micrograph.detector is None:
+        micrograph = replace(micrograph, detector=Detector(click.prompt("Detector, such as HAADF")))
+    return micrograph
+
+
+def _choose_files(inputs: Sequence[Path], context_file: Path | None) -> list[Path]:
+    """Return the micrographs among what is named, and say what else the folders hold."""
+    from contextem._files import find_files
+
+    found, skipped = find_files(inputs)
+    files = [file for file in found if not file.name.endswith(ENDINGS)]
+    known = {file.with_suffix(suffix).name for file in files for suffix in (".yaml", ".yml")}
+    known |= {"contextem.yaml", "contextem.yml", "" if context_file is None else context_file.name}
+    left = [path.name for path in skipped if path.name not in known and not path.name.endswith(ENDINGS)]
+    if left:
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        click.echo(f"left out, as no micrographs: {', '.join(left[:8])}{more}", err=True)
+    if not files:
+        raise ValueError(f"FILES: expected micrographs, found none in {', '.join(map(str, inputs))}")
+    stems: dict[str, Path] = {}
+    for file in files:
+        if stems.setdefault(file.stem, file) != file:
+            raise ValueError(
+                f"FILES: expected files of different names, got {stems[file.stem]} and {file}, with results of "
+                "the same name; use a folder for each"
+            )
+    return files
+
+
+def _results(file: Path, output: Path) -> list[Path]:
+    return [output / f"{file.stem}{ending}" for ending in ENDINGS]
+
+
+def _refuse_existing(paths: list[Path], overwrite: bool, option: str = "--overwrite") -> None:
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
+        more = f", and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise FileExistsError(
-            f"{existing[0]}: exists already; choose another folder with -o or allow it with --overwrite"
+            f"{existing[0]}: exists already{more}; choose another folder with -o or allow it with {option}"
         )
-    if len(set(paths)) < len(paths):
-        raise ValueError("FILES: expected files of different names, got the same name twice; use a folder for each")
 
 
 def _describe(result: Classification, micrograph: Micrograph) -> str:

@@ -9,15 +9,15 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from contextem._files import ReadError, Recording, load
+from contextem._files import ReadError, Recording, load, load_series
 from contextem.periodicity import hexagonal_period
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "check_number",
     "estimate_sampling",
     "read",
+    "read_series",
 ]
 
 DETECTORS = ("HAADF", "MAADF", "LAADF", "ABF", "BF")
@@ -46,6 +47,9 @@ LATTICE_CONSTANT_RANGE = (2.0, 6.0)
 
 SQUARE_PIXELS = 0.005
 """Relative difference of the sampling along rows and columns up to which pixels count as square."""
+
+DARK_FIELDS = {"HAADF": 60.0, "MAADF": 40.0, "LAADF": 5.0}
+"""Inner collection angle from which on a dark field is called so, mrad; none is believed to begin below the last."""
 
 SAMPLING_RANGE = (1e-3, 5.0)
 """Samplings that may show atomic columns, Å/px; a value outside stands for a calibration that was never made."""
@@ -206,12 +210,14 @@ def read(
     energy: float | None = None,
     detector: Detector | str | None = None,
     signal: int | str | None = None,
+    frame: int | None = None,
     lattice_constant: float | None = None,
 ) -> Micrograph:
-    """Read a micrograph from a dm3, dm4, emd, emi, ser, mrc, tif, hspy, npy or png file.
+    """Read a micrograph from a dm3, dm4, emd, emi, ser, mrc, tif, hspy, zspy, npy or png file.
 
-    Sampling, beam energy and the name of the detector are taken from the file where it holds credible ones.  What the
-    caller gives takes precedence.
+    Sampling, beam energy, name and collection angles of the detector are taken from the file where it holds credible
+    ones.  What the caller gives takes precedence; to a detector given by name alone the file adds the angles, unless it
+    names another one.
 
     Parameters
     ----------
@@ -224,7 +230,9 @@ def read(
     detector : Detector or str, optional
         The detector, or its name, one of `DETECTOR_NAMES`.
     signal : int or str, optional
-        Index or name of the image in a file that holds several.
+        Index or name of the image, or series of images, in a file that holds several.
+    frame : int, optional
+        Index of the image in a series, such as the pages of a tif or the frames of a Velox file.
     lattice_constant : float, optional
         Lattice constant of the specimen, Å; for ``sampling="estimate"``.
 
@@ -238,7 +246,7 @@ def read(
     FileNotFoundError, IsADirectoryError
         If there is no such file.
     ReadError
-        If the file cannot be read, holds several signals and none is chosen, holds no grey image of finite pixels with
+        If the file cannot be read, holds several images and none is chosen, holds no grey image of finite pixels with
         contrast, or holds no credible sampling and none is given.
     ValueError, TypeError
         If an argument is not a possible one.
@@ -255,24 +263,127 @@ def read(
     (0.2, None, {'sampling': 'user'})
     """
     path = Path(path)
-    recording = load(path, signal)
+    return _to_micrograph(load(path, signal, frame), path.name, sampling, energy, detector, lattice_constant)
+
+
+def read_series(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    sampling: float | Literal["estimate"] | None = None,
+    energy: float | None = None,
+    detector: Detector | str | None = None,
+    signal: int | str | None = None,
+    lattice_constant: float | None = None,
+) -> list[Micrograph]:
+    """Read images of one field of view that were recorded one after another.
+
+    Parameters
+    ----------
+    paths : str or path-like, or iterable of them
+        One file that holds a series, or the files of the images in their order; each of them may hold a series, too.
+    sampling, energy, detector, signal, lattice_constant
+        As for `read`.  An estimate is the median over the images in which a lattice is seen.
+
+    Returns
+    -------
+    list of Micrograph
+        Of the same shape, sampling, energy and detector.  The source of an image in a series ends with its index.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, ReadError, TypeError
+        As for `read`.
+    ValueError
+        If there is no file, or the images differ in more than their pixels; and as for `read`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "series.npy"
+    ...     np.save(path, np.stack([np.eye(64)] * 5))
+    ...     frames = read_series(path, sampling=0.2)
+    >>> len(frames), frames[0].shape, frames[4].source
+    (5, (64, 64), 'series.npy[4]')
+    """
+    recordings: list[tuple[Recording, str]] = []
+    for path in map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths):
+        found = load_series(path, signal)
+        names = [path.name] if len(found) == 1 else [f"{path.name}[{i}]" for i in range(len(found))]
+        recordings.extend(zip(found, names, strict=True))
+    if not recordings:
+        raise ValueError("paths: expected at least one file, got none")
+    estimate = sampling == "estimate" and lattice_constant is not None
+    if estimate:
+        sampling, origin = _estimate_of_series([recording.data for recording, _ in recordings], lattice_constant)
+        lattice_constant = None
+    frames = [_to_micrograph(*each, sampling, energy, detector, lattice_constant) for each in recordings]
+    if estimate:
+        frames = [replace(frame, provenance=frame.provenance | {"sampling": origin}) for frame in frames]
+    return _check_alike(frames)
+
+
+def _to_micrograph(
+    recording: Recording,
+    source: str,
+    sampling: float | str | None,
+    energy: float | None,
+    detector: Detector | str | None,
+    lattice_constant: float | None,
+) -> Micrograph:
+    """Join what a file holds with what the caller gives."""
     try:
         data = _check_data(recording.data)
     except (TypeError, ValueError) as error:
-        raise ReadError(f"path: {path.name} holds no image that can be used ({error})") from error
+        raise ReadError(f"path: {source} holds no image that can be used ({error})") from error
     provenance = {}
-    sampling, provenance["sampling"] = _choose_sampling(sampling, lattice_constant, data, recording, path)
+    sampling, provenance["sampling"] = _choose_sampling(sampling, lattice_constant, data, recording, source)
     if energy is None and recording.energy is not None:
         energy = recording.energy
         provenance["energy"] = "file"
+    detector = Detector(detector) if isinstance(detector, str) else detector
+    named = _recognise_detector(recording.title, recording.angles)
     if detector is None:
-        detector = _recognise_detector(recording.title)
+        detector = named
         provenance["detector"] = "file"
-    return Micrograph(data, sampling, energy, detector, provenance=provenance, source=path.name)
+    elif detector == Detector(detector.name) and recording.angles and (named is None or named.name == detector.name):
+        detector = Detector(detector.name, *recording.angles)
+        provenance["detector"] = "user, angles from the file"
+    return Micrograph(data, sampling, energy, detector, provenance=provenance, source=source)
+
+
+def _estimate_of_series(images: Sequence[NDArray[Any]], lattice_constant: float | None) -> tuple[float, str]:
+    """Return the median of the samplings estimated of the images that show a lattice, Å/px, and how it came about."""
+    assert lattice_constant is not None
+    found, failure = [], None
+    for image in images:
+        try:
+            found.append(estimate_sampling(image, lattice_constant))
+        except ValueError as error:
+            failure = error
+    if failure is not None and not found:
+        raise failure
+    of = f"of {len(found)} of {len(images)} images "
+    return float(np.median(found)), f"estimated from the FFT {of}with a = {lattice_constant:g} Å"
+
+
+def _check_alike(frames: Sequence[Micrograph]) -> list[Micrograph]:
+    """Return the images of a series with the sampling of the first, if they differ in nothing but their pixels."""
+    first = frames[0]
+    for frame in frames[1:]:
+        alike = abs(frame.sampling - first.sampling) <= SQUARE_PIXELS * first.sampling
+        differing = [name for name in ("shape", "energy", "detector") if getattr(frame, name) != getattr(first, name)]
+        for name in differing if alike else ["sampling", *differing]:
+            raise ValueError(
+                f"paths: expected images of the same {name}, got {getattr(first, name)} in {first.source} and "
+                f"{getattr(frame, name)} in {frame.source}, leave out what does not belong to the series"
+            )
+    return [replace(frame, sampling=first.sampling) for frame in frames]
 
 
 def _choose_sampling(
-    sampling: float | str | None, lattice_constant: float | None, data: NDArray[Any], recording: Recording, path: Path
+    sampling: float | str | None, lattice_constant: float | None, data: NDArray[Any], recording: Recording, source: str
 ) -> tuple[float, str]:
     """Return the sampling in Å/px that the caller gives, asks to estimate, or leaves to the file, and its origin."""
     if isinstance(sampling, str):
@@ -288,23 +399,33 @@ def _choose_sampling(
         return sampling, "user"
     if recording.sampling is None:
         raise ReadError(
-            f"sampling: {path.name} holds no credible sampling ({recording.remark}), give it in Å/px as sampling=... "
+            f"sampling: {source} holds no credible sampling ({recording.remark}), give it in Å/px as sampling=... "
             "or --sampling, or have it estimated from the lattice with sampling='estimate' or --estimate-sampling"
         )
     rows, columns = recording.sampling
     if abs(rows - columns) > SQUARE_PIXELS * min(rows, columns):
         raise ReadError(
-            f"sampling: {path.name} has pixels that are not square, {rows:.4g} Å from row to row and {columns:.4g} Å "
+            f"sampling: {source} has pixels that are not square, {rows:.4g} Å from row to row and {columns:.4g} Å "
             "from column to column, resample the image or give one value as sampling=... or --sampling"
         )
     return math.sqrt(rows * columns), "file"
 
 
-def _recognise_detector(title: str) -> Detector | None:
-    """Return the detector that a title such as "HAADF_2" names as a word of its own, if it is a single one."""
+def _recognise_detector(title: str, angles: tuple[float, float] | None) -> Detector | None:
+    """Return the single detector that a title such as "HAADF_2" names as a word of its own, with its angles.
+
+    Of a dark field that is only called so, such as "DF4", "DF-I" or "ADF1", the inner angle tells which one it is.
+    """
     words = {word.upper() for word in re.findall("[A-Za-z]+", title)}
     named = [name for name in DETECTORS if name in words]
-    return Detector(named[0]) if len(named) == 1 else None
+    dark = bool(words & {"ADF", "DF"})
+    if angles is not None and (dark or {"ABF", "BF"}.isdisjoint(named)) and angles[0] < DARK_FIELDS["LAADF"]:
+        angles = None
+    if not named and dark and angles is not None:
+        named = [next(name for name, inner in DARK_FIELDS.items() if angles[0] >= inner)]
+    if len(named) != 1 or (dark and named[0] in ("ABF", "BF")):
+        return None
+    return Detector(named[0], *angles) if angles is not None else Detector(named[0])
 
 
 def estimate_sampling(data: NDArray[Any], lattice_constant: float) -> float:
