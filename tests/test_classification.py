@@ -8,12 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from classified import classification, posterior
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from scipy.stats import binomtest
+from scipy.stats import beta
 
-from contextem.classification import CSV_HEADER, Classification, wilson_interval
+from contextem.classification import CSV_HEADER, Classification
 from contextem.columns import CLASSES
 from contextem.micrograph import Micrograph
 
@@ -31,17 +29,6 @@ def result():
         familiarity=np.linspace(-1.0, 3.0, 100, dtype=np.float32),
         provenance={"context": {"host": "WSe2"}},
     )
-
-
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_is_scipys(counts):
-    count, total = counts
-    expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(count, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_wilson_interval_of_nothing_says_nothing():
-    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_labels_counts_entropy(result):
@@ -69,8 +56,8 @@ def test_unknown_columns_keep_their_class_but_are_not_counted(result):
     summary = some.summary()
     assert summary["unknown"] == 4
     assert summary["columns"] == 100
-    interval = list(wilson_interval(8, 47))
-    assert summary["dopant_fraction"] == {"value": 8 / 47, "interval_95": interval, "count": 8, "sites": 47}
+    assert summary["dopant_fraction"]["count"] == 8
+    assert summary["dopant_fraction"]["sites"] == 45  # of 47 counted, two are cut by the border
     assert summary["double_vacancy_density_per_cm2"]["sites"] == 49
     assert result.summary()["unknown"] == 0
 
@@ -114,16 +101,32 @@ def test_entropy_of_certainty_and_ignorance():
     assert both.entropy == pytest.approx([0.0, math.log2(5)], abs=1e-6)
 
 
-def test_summary_fractions_and_densities(result):
-    summary = result.summary()
-    assert summary["dopant_fraction"]["value"] == 10 / 50
+def test_summary_fractions_and_densities_of_columns_told_for_sure(result):
+    summary = replace(result, probabilities=posterior(LABELS, 1 - 1e-6)).summary()
+    dopants = summary["dopant_fraction"]
+    assert set(dopants) == {"value", "interval_95", "count", "expected_count", "sites", "detection_limit"}
+    assert (dopants["count"], dopants["sites"]) == (10, 48)  # two of the 50 are cut by the border
+    assert dopants["value"] == pytest.approx(10 / 48, rel=1e-3)
+    assert dopants["expected_count"] == pytest.approx(10, rel=1e-3)
+    assert dopants["interval_95"] == pytest.approx(beta.ppf((0.025, 0.975), 10.5, 38.5), rel=2e-3)
+    assert dopants["detection_limit"] == pytest.approx(-math.log(0.05) / 48, rel=1e-3)
     # One X site a cell of sqrt(3)/2 (3.32 Å)^2 = 9.5457 Å^2 = 9.5457e-16 cm^2: 4 of 50 sites are 8.381e13 cm^-2.
-    assert summary["single_vacancy_density_per_cm2"]["value"] == pytest.approx(0.08 / 9.5457e-16, rel=1e-4)
-    low, high = summary["single_vacancy_density_per_cm2"]["interval_95"]
-    assert low < 0.08 / 9.5457e-16 < high
+    vacancies = summary["single_vacancy_density_per_cm2"]
+    assert vacancies["value"] == pytest.approx(0.08 / 9.5457e-16, rel=1e-3)
+    assert vacancies["interval_95"] == pytest.approx(beta.ppf((0.025, 0.975), 4.5, 46.5) / 9.5457e-16, rel=2e-3)
+    assert vacancies["detection_limit"] == pytest.approx(-math.log(0.05) / 50 / 9.5457e-16, rel=1e-3)
     assert summary["not_observed"] == 1
     assert summary["not_complete"] == 2
     assert summary["context"] == {"host": "WSe2"}
+
+
+def test_summary_holds_doubt(result):
+    sure = replace(result, probabilities=posterior(LABELS, 1 - 1e-6)).summary()["dopant_fraction"]
+    doubt = result.summary()["dopant_fraction"]
+    assert doubt["count"] == sure["count"]
+    low, high = sure["interval_95"]
+    assert doubt["interval_95"][0] < doubt["value"] < doubt["interval_95"][1]
+    assert doubt["interval_95"][1] - doubt["interval_95"][0] > 1.05 * (high - low)
 
 
 def test_csv_has_the_promised_header_and_every_column(result, tmp_path):
@@ -165,7 +168,9 @@ def test_a_failed_write_leaves_nothing(result, tmp_path, monkeypatch):
 
 def test_empty_classification_has_a_summary(tmp_path):
     empty = classification(np.zeros((0, 2)), np.zeros((0, 5)))
-    assert empty.summary()["dopant_fraction"]["value"] is None
+    assert empty.summary()["dopant_fraction"] == {
+        "value": None, "interval_95": None, "count": 0, "expected_count": 0.0, "sites": 0, "detection_limit": None
+    }  # fmt: skip
     empty.to_csv(tmp_path / "empty.csv")
     assert (tmp_path / "empty.csv").read_text() == ",".join(CSV_HEADER) + "\n"
 

@@ -1,8 +1,4 @@
-"""What became of every column: class, probability, entropy; counts, densities, table and picture.
-
-Defect densities come from site fractions: a fraction p of the X columns that miss an atom is p / A_cell vacancies per
-area, with A_cell = sqrt(3)/2 a^2 the cell of the host.  Intervals are Wilson's (https://doi.org/10.2307/2276774).
-"""
+"""What became of every column: class, probability, entropy; counts, densities, table and picture."""
 
 from __future__ import annotations
 
@@ -18,41 +14,20 @@ from numpy.typing import NDArray
 
 from contextem._output import whole_file
 from contextem.columns import CLASSES
+from contextem.densities import densities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from contextem.grain_lattices import GrainLattice
     from contextem.micrograph import Micrograph
+    from contextem.pairs import PairCorrelation
+    from contextem.strain import StrainMap
 
 CSV_HEADER = (
     "row", "column", "class", "probability", *CLASSES, "entropy", "familiarity", "observed", "complete", "unknown",
     "contaminated", "sublattice", "grain",
 )  # fmt: skip
-
-
-def wilson_interval(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's interval of a binomial fraction; (0, 1) when `total` is 0.
-
-    Parameters
-    ----------
-    count, total : int
-        Successes and trials.
-    z : float
-        Normal quantile; the default gives 95 %.
-
-    Examples
-    --------
-    >>> low, high = wilson_interval(5, 100)
-    >>> round(low, 4), round(high, 4)
-    (0.0215, 0.1118)
-    """
-    if total == 0:
-        return 0.0, 1.0
-    p, z2 = count / total, z * z
-    centre = p + z2 / (2 * total)
-    half = z * np.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
-    scale = 1 + z2 / total
-    return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
 
 
 @dataclass(frozen=True)
@@ -151,27 +126,15 @@ class Classification:
         return dict(zip(CLASSES, np.bincount(self.labels[self.counted], minlength=len(CLASSES)).tolist(), strict=True))
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % Wilson intervals, and provenance."""
-        counts = self.counts
-        cell_area_cm2 = np.sqrt(3) / 2 * self.lattice_constant**2 * 1e-16
-        metal_sites = counts["metal"] + counts["dopant"]
-        x_sites = counts["X2"] + counts["single_vacancy"] + counts["double_vacancy"]
+        """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % intervals, and provenance.
 
-        def fraction(count: int, total: int, scale: float = 1.0) -> dict[str, Any]:
-            low, high = wilson_interval(count, total)
-            return {
-                "value": count / total * scale if total else None,
-                "interval_95": [low * scale, high * scale] if total else None,
-                "count": count,
-                "sites": total,
-            }
-
+        See `contextem.densities` for what the intervals hold, why the expected count may differ from that of labels,
+        and why incomplete columns, which "counts" tells too, are no sites of it.
+        """
         return {
             "columns": len(self),
-            "counts": counts,
-            "dopant_fraction": fraction(counts["dopant"], metal_sites),
-            "single_vacancy_density_per_cm2": fraction(counts["single_vacancy"], x_sites, 1 / cell_area_cm2),
-            "double_vacancy_density_per_cm2": fraction(counts["double_vacancy"], x_sites, 1 / cell_area_cm2),
+            "counts": self.counts,
+            **densities(self).summary(),
             "unknown": int(np.sum(self.unknown)),
             "contaminated": int(np.sum(self.contaminated)),
             "not_observed": int(np.sum(~self.observed)),
@@ -181,6 +144,24 @@ class Classification:
             "lattice_constant_angstrom": self.lattice_constant,
             **self.provenance,
         }
+
+    def grain_lattices(self) -> tuple[GrainLattice, ...]:
+        """Return the mean lattice of every grain, see `contextem.grain_lattices.grain_lattices`."""
+        from contextem.grain_lattices import grain_lattices
+
+        return grain_lattices(self)
+
+    def pair_correlation(self, kind: str = "dopant", other: str | None = None, **options: Any) -> PairCorrelation:
+        """Compare pairs of defects with random placement, see `contextem.pairs.pair_correlation`."""
+        from contextem.pairs import pair_correlation
+
+        return pair_correlation(self, kind, other, **options)
+
+    def strain(self, **options: Any) -> StrainMap:
+        """Return strain and rotation at every column, see `contextem.strain.strain_map`."""
+        from contextem.strain import strain_map
+
+        return strain_map(self, **options)
 
     def to_csv(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write one row a column: position (px), class, its probability, all five, entropy (bits), flags."""
