@@ -190,7 +190,7 @@ class Micrograph:
         return np.ascontiguousarray(self.data, dtype=dtype)
 
     def _repr_html_(self) -> str:
-        from contextem.page import micrograph_html
+        from contextem._html import micrograph_html
 
         return micrograph_html(self)
 

@@ -13,22 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from contextem.classification import Classification
 from contextem.columns import CLASSES
-from contextem.micrograph import Micrograph
+from contextem.figures import GREY_LEVELS, round_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+    from contextem.classification import Classification
+    from contextem.micrograph import Micrograph
+
 # Safe for colour-blind readers (Okabe and Ito), and told apart by marker as well.
 COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7")
 MARKERS = ("o", "D", "o", "^", "s")
 SIDE = 7.2
 """Least width of a drawn micrograph, inches; dense ones get room for their columns, up to twice as much."""
-GREY_LEVELS = (0.5, 99.7)
-"""Percentiles of the pixels that become black and white."""
 HOSTS = ("metal", "X2")
 """Classes of a perfect crystal, drawn as dots; the others are drawn as outlines, around what they mark."""
 PALE = 0.35
@@ -341,18 +341,6 @@ def draw_disagreements(
 def between_grains(classification: Classification) -> NDArray[np.bool_]:
     """Return which columns stand on no lattice, (N,) bool, where it is known of others that they stand on one."""
     return (classification.grain < 0) & (classification.grain >= 0).any()
-
-
-def round_length(longest: float) -> float:
-    """Return the greatest of 1, 2 and 5 times a power of ten that is not above `longest`.
-
-    Examples
-    --------
-    >>> round_length(4.1), round_length(0.3)
-    (2.0, 0.2)
-    """
-    power = 10.0 ** np.floor(np.log10(longest))
-    return max(float(f"{digit * power:g}") for digit in (1, 2, 5) if digit * power <= longest * (1 + 1e-9))
 
 
 def percent(share: float) -> str:
