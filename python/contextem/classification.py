@@ -102,6 +102,10 @@ class Classification:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return f"<Classification of {len(self)} columns: {counts}>"
+
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,) index of the most probable class."""
