@@ -31,3 +31,13 @@ def classification(positions, probabilities, **values):
         "lattice_constant": 3.32,
     }
     return Classification(positions=positions, probabilities=probabilities, **plain | values)
+
+
+def honeycomb(cells, a=16.6, turn=0.0):
+    """Ideal positions (2 n^2, 2), px, labels (metal or X2) and lattice indices of n by n cells, turned by degrees."""
+    h, k = np.mgrid[:cells, :cells].reshape(2, -1)
+    z = a * (h + k * np.exp(1j * np.pi / 3)) * np.exp(1j * np.deg2rad(turn))
+    bond = a / np.sqrt(3) * np.exp(1j * (np.pi / 6 + np.deg2rad(turn)))
+    z = np.concatenate([z, z + bond])
+    labels = np.repeat([0, 2], cells**2)
+    return np.column_stack([z.imag, z.real]), labels, np.tile(np.column_stack([h, k]), (2, 1))

@@ -1,9 +1,10 @@
 """How many defects there are, with 95 % intervals that hold both for the sites looked at and for what is told of them.
 
-Site i is a defect with posterior q_i, from a classifier that saw a share pi of defects where it was calibrated.  What
-the image itself says is the likelihood ratio r_i, and n sites together say of the share theta of this specimen
+Posteriors q_ik hold the shares pi_k of the classes where the classifier was calibrated; what the image itself says of
+site i are the likelihoods q_ik / pi_k.  With r_i the ratio of that of a defect k to that of the other classes, in their
+proportions in this image, n sites together say of the share theta of this specimen
 
-    r_i = q_i (1 - pi) / ((1 - q_i) pi),      L(theta) = prod_i (1 - theta + theta r_i).
+    r_i = (q_ik / pi_k) / sum_j rho_j q_ij / pi_j,      L(theta) = prod_i (1 - theta + theta r_i).
 
 Multiplied out, L is a mixture of binomial likelihoods theta^k (1 - theta)^(n-k): k defects among the sites, which is
 Poisson-binomial, and chance in which sites were looked at.  Sure posteriors leave one k, doubtful ones widen the mix.
@@ -11,12 +12,13 @@ With Jeffreys' prior, uniform in t where theta = sin^2 t, the interval holds the
 L falls from theta = 0 on, its lower end is 0 and the prior uniform there, as Brown, Cai and DasGupta modify it
 (https://doi.org/10.1214/ss/1009213286); likewise at theta = 1.
 
-Two numbers of defects are told.  `count` is the number of labels.  `expected_count` is the posterior mean of the true
-number, sum_i E[theta r_i / (1 - theta + theta r_i)], in which the share in this image has taken the place of pi
+Two numbers of defects are told.  `count` is the number of labels.  `expected_count` is n times the likeliest theta,
+which is the sum of the posteriors once the shares in this image have taken the place of pi
 (https://doi.org/10.1162/089976602753284446); the value goes by it.  They are one where columns are told for sure.  In
 noise the labels count too many of a class that is rarer than in training, for X2 columns taken for vacancies do not
-become rarer with the vacancies, and too few of one that is more common.
+become rarer with the vacancies, and too few of one that is more common.  The plain sum of the posteriors errs likewise.
 
+The interval does not hold what all columns of an image share, such as a detector whose angles are not those stated.
 A share theta of the sites is theta / A_cell defects per area, A_cell = sqrt(3)/2 a^2 the cell of the host.  Sites are
 complete columns only: the classifier was calibrated on none that the border cuts.
 
@@ -37,12 +39,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import gammaincinv, pdtr
 
 from contextem.columns import CLASSES
-from contextem.sites import METAL_SITE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,37 +145,32 @@ class Densities:
             "single vacancies": self.single_vacancy,
             "double vacancies": self.double_vacancy,
         }
-        for row, each in enumerate(rows.values()):
-            if not each.sites:
-                continue
-            low, high = (100 * end for end in each.interval_95)
-            first = row == 0
-            axes.plot([low, high], [row, row], color="#0072B2", lw=1.6, solid_capstyle="butt")
-            axes.plot(
-                100 * each.value, row, "o", color="#0072B2", ms=5, label="expected, 95 % interval" if first else None
-            )
-            axes.plot(
-                100 * each.count / each.sites,
-                row,
-                "o",
-                mfc="none",
-                mec="#D55E00",
-                ms=8,
-                label="labels" if first else None,
-            )
-            limit = "detection limit" if first else None
-            axes.plot(100 * each.detection_limit, row, "|", color="0.35", ms=14, mew=1.2, label=limit)
-            density = each.value / self.cell_area
-            axes.annotate(
-                f"{density:.2g} cm$^{{-2}}$".replace("e+", "e") if row else f"{100 * each.value:.2g} %",
-                (1.02, row),
-                xycoords=("axes fraction", "data"),
-                va="center",
-            )
+        known = {row: each for row, each in enumerate(rows.values()) if each.sites}
+        ends = [v for each in known.values() for v in (*each.interval_95, each.detection_limit) if v > 0.0]
+        left, right = (100 * min(ends) / 2, min(100.0, 100 * max(ends) * 2)) if ends else (0.1, 100.0)
+        axes.set(xscale="log", xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), xlabel="share of sites (%)")
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="share of sites (%)")
-        axes.set_xlim(left=0.0)
-        axes.legend(frameon=False)
+        axes.xaxis.set_major_formatter("{x:g}")
+        handles: dict[str, Any] = {}
+        for row, each in known.items():
+            low, high = (100 * end for end in each.interval_95)
+            (handles["95 % interval"],) = axes.plot([max(low, left), high], [row, row], color="#0072B2", lw=1.6)
+            if low <= left:
+                axes.plot(left, row, "<", color="#0072B2", ms=5, clip_on=False)
+            (limit,) = axes.plot(100 * each.detection_limit, row, "|", color="0.35", ms=14, mew=1.2, ls="none")
+            handles["detection limit"] = limit
+            if each.count:
+                where = 100 * each.count / each.sites
+                (handles["labels"],) = axes.plot(where, row, "o", mfc="none", mec="#D55E00", ms=8)
+            if 100 * each.value > left:
+                (handles["expected"],) = axes.plot(100 * each.value, row, "o", color="#0072B2", ms=5)
+            words = _words(each, 100.0, " %") if row == 0 else _words(each, 1.0 / self.cell_area, " cm$^{-2}$")
+            axes.annotate(words, (1.03, row), xycoords=("axes fraction", "data"), va="center")
+        order = [name for name in ("expected", "95 % interval", "labels", "detection limit") if name in handles]
+        axes.legend(
+            [handles[name] for name in order], order, frameon=False, ncols=4, loc="lower center",
+            bbox_to_anchor=(0.5, 1.0), columnspacing=1.2, handlelength=1.4,
+        )  # fmt: skip
 
 
 def densities(classification: Classification, shares: Mapping[str, float] = TRAINED_SHARES) -> Densities:
@@ -208,58 +204,105 @@ def densities(classification: Classification, shares: Mapping[str, float] = TRAI
     (24, 24, 350)
     """
     here = classification
-    usable = here.counted & here.complete
-    labels, probabilities = here.labels[usable], here.probabilities[usable].astype(np.float64)
-    found = {}
-    for name in ("dopant", "single_vacancy", "double_vacancy"):
+    for name in TRAINED_SHARES:
         if not 0.0 < shares.get(name, 0.0) < 1.0:
             raise ValueError(f"shares: expected one of {name} above 0, below 1, got {shares.get(name)}")
-        index = CLASSES.index(name)
-        kind = METAL_SITE == METAL_SITE[index]
-        on_site = kind[labels]
-        p = probabilities[on_site]
-        found[name] = site_fraction(
-            p[:, index] / np.maximum(p[:, kind].sum(axis=1), 1e-30), labels[on_site] == index, shares[name]
-        )
+    usable = here.counted & here.complete
+    found: dict[str, SiteFraction] = {}
+    for host, *defects in (("metal", "dopant"), ("X2", "single_vacancy", "double_vacancy")):
+        classes = [CLASSES.index(name) for name in (host, *defects)]
+        among = [shares[name] for name in defects]
+        posteriors = here.probabilities[usable & np.isin(here.labels, classes)][:, classes]
+        fractions = site_fractions(posteriors, [1.0 - sum(among), *among])
+        found |= dict(zip(defects, fractions[1:], strict=True))
     return Densities(**found, cell_area=float(np.sqrt(0.75)) * here.lattice_constant**2 * 1e-16)
 
 
-def site_fraction(posterior: NDArray[np.float64], labelled: NDArray[np.bool_], share: float) -> SiteFraction:
-    """Estimate the share of sites that are defects.
+def site_fractions(posteriors: NDArray[np.floating[Any]], shares: ArrayLike) -> tuple[SiteFraction, ...]:
+    """Estimate the shares of all classes that stand on sites of one kind.
 
     Parameters
     ----------
-    posterior : (N,)
-        Probability of each site to be a defect.
-    labelled : (N,) bool
-        Whether it is labelled as one.
-    share : float
-        Share of defects where the posteriors were calibrated, above 0, below 1.
+    posteriors : (N, C)
+        Of the classes of each site; rows need not add up to one.
+    shares : (C,)
+        Share of each class where the posteriors were calibrated, each above 0, together 1.
 
     Returns
     -------
-    SiteFraction
+    tuple of SiteFraction
+        One a class.
 
     Examples
     --------
-    >>> sure = np.arange(4000) < 3
-    >>> three = site_fraction(sure.astype(float), sure, 0.1)
+    >>> sure = np.repeat(np.eye(2), (3997, 3), axis=0)
+    >>> _, three = site_fractions(sure, (0.9, 0.1))
     >>> round(three.expected_count, 3), [round(4000 * end, 2) for end in three.interval_95]
     (3.0, [0.84, 8.0])
     """
-    n, count = len(posterior), int(np.sum(labelled))
+    p = np.asarray(posteriors, np.float64)
+    n = len(p)
     if n == 0:
-        return SiteFraction(0, 0, 0.0, (0.0, 1.0), float("inf"))
-    q = np.clip(posterior, 1e-12, 1.0 - 1e-9)
-    excess = q / (1.0 - q) * ((1.0 - share) / share) - 1.0  # r - 1
-    nodes, weights, interval = _posterior(excess)
-    told = excess[labelled] + 1.0
-    expected, true = 0.0, 0.0
-    for theta, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-        expected += weight * theta * float(np.sum((1.0 + excess) / (1.0 + theta * excess)))
-        true += weight * theta * float(np.sum(told / (1.0 + theta * (told - 1.0))))
-    limit = min(1.0, _least_told(max(0.0, count - true)) / n)
-    return SiteFraction(n, count, expected, interval, limit)
+        return tuple(SiteFraction(0, 0, 0.0, (0.0, 1.0), float("inf")) for _ in range(p.shape[1]))
+    likelihoods = np.clip(p / p.sum(axis=1, keepdims=True), 1e-10, 1.0) / np.asarray(shares)
+    theta, labels = most_likely_shares(likelihoods), p.argmax(axis=1)
+    found = []
+    for index, best in enumerate(theta.tolist()):
+        excess = _excess(likelihoods, theta, index)
+        labelled = excess[labels == index]
+        true = best * float(np.sum((1.0 + labelled) / (1.0 + best * labelled)))
+        limit = min(1.0, _least_told(max(0.0, len(labelled) - true)) / n)
+        found.append(SiteFraction(n, len(labelled), n * best, _interval(excess, best), limit))
+    return tuple(found)
+
+
+def most_likely_shares(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the shares (C,) of the classes that make the columns likeliest.
+
+    Parameters
+    ----------
+    likelihoods : (N, C)
+        Of each class given what is seen of a column, up to a factor a column, above 0; N at least 1.
+
+    Examples
+    --------
+    >>> most_likely_shares(np.array([[1.0, 1e-9], [1e-9, 1.0], [1.0, 1e-9], [1.0, 1.0]])).round(3).tolist()
+    [0.667, 0.333]
+    """
+    kinds = likelihoods.shape[1]
+    theta: NDArray[np.float64] = np.full(kinds, 1.0 / kinds)
+    for _ in range(200):  # each share in turn, the others in proportion: their sum of logarithms is concave
+        before = theta
+        for index in range(kinds):
+            best = _most_likely(_excess(likelihoods, theta, index))
+            theta = (1.0 - best) * _others(theta, index)
+            theta[index] = best
+        if kinds == 2 or np.max(abs(theta - before)) < 1e-7:
+            break
+    return theta
+
+
+def _others(theta: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+    """Return the shares of the other classes among themselves, evenly where there are none."""
+    other = np.arange(len(theta)) != index
+    total = float(theta[other].sum())
+    return np.asarray(other * theta / total if total > 0.0 else other / (len(theta) - 1))
+
+
+def _excess(likelihoods: NDArray[np.float64], theta: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+    """Return r - 1, (N,), with r the likelihood ratio of a class and of the others in their proportions."""
+    return np.asarray(likelihoods[:, index] / (likelihoods @ _others(theta, index)) - 1.0)
+
+
+def _words(fraction: SiteFraction, scale: float, unit: str) -> str:
+    """Write a share with its interval, or its upper end where that is all that is known, for a figure."""
+    low, value, high = (scale * each for each in (fraction.interval_95[0], fraction.value, fraction.interval_95[1]))
+    power = int(np.floor(np.log10(high)))
+    plain = -4 < power < 4
+    factor, places = (1.0, max(0, 2 - power)) if plain else (10.0**power, 2)
+    ends = [f"{each / factor:.{places}f}" for each in (low, value, high)]
+    interval = f"< {ends[2]}" if fraction.interval_95[0] == 0.0 else f"{ends[1]} ({ends[0]} to {ends[2]})"
+    return interval + ("" if plain else f" $\\times$ 10$^{{{power}}}$") + unit
 
 
 def _least_told(false: float) -> float:
@@ -268,31 +311,36 @@ def _least_told(false: float) -> float:
     return float(gammaincinv(critical + 1, 0.95)) - false  # P(Poisson(mean) <= c) = 1 - gammainc(c + 1, mean)
 
 
-def _posterior(
-    excess: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
-    """Return nodes and weights of the posterior of theta, and the interval that holds 95 % of it."""
-    none, everyone = bool(np.sum(excess) <= 0.0), bool(np.sum(excess / (1.0 + excess)) >= 0.0)
+def _most_likely(excess: NDArray[np.float64]) -> float:
+    """Return the share theta at which the likelihood is greatest; its logarithm is concave."""
+
+    def slope(theta: float) -> float:
+        return float(np.sum(excess / (1.0 + theta * excess)))
+
+    if slope(0.0) <= 0.0:
+        return 0.0
+    return 1.0 if slope(1.0) >= 0.0 else float(brentq(slope, 0.0, 1.0, xtol=1e-12))
+
+
+def _interval(excess: NDArray[np.float64], best: float) -> tuple[float, float]:
+    """Return the interval of theta that holds 95 % of its posterior."""
 
     def likelihood(t: float) -> float:
         return float(np.sum(np.log1p(np.sin(t) ** 2 * excess)))
 
-    if none:
-        best = 0.0
-    elif everyone:
-        best = np.pi / 2
-    else:
-        theta = brentq(lambda share: float(np.sum(excess / (1.0 + share * excess))), 0.0, 1.0, xtol=1e-12)
-        best = float(np.arcsin(np.sqrt(theta)))
-    least = likelihood(best) - _DEPTH
+    top = float(np.arcsin(np.sqrt(best)))
+    most = likelihood(top)
     ends = [
-        end if likelihood(end) >= least else brentq(lambda t: likelihood(t) - least, *sorted((end, best)))
+        end
+        if likelihood(end) >= most - _DEPTH
+        else float(brentq(lambda t: likelihood(t) - most + _DEPTH, *sorted((end, top)), xtol=1e-9))
         for end in (0.0, np.pi / 2)
     ]
     t = np.linspace(ends[0], ends[1], _NODES)
-    density = np.exp([likelihood(each) - least - _DEPTH for each in t])
-    density *= np.sin(t) if none and not everyone else np.cos(t) if everyone and not none else 1.0
+    density = np.exp([likelihood(each) - most for each in t])
+    if best in (0.0, 1.0):
+        density *= np.sin(t) if best == 0.0 else np.cos(t)  # the prior uniform there
     steps = (density[1:] + density[:-1]) / 2.0
     below = np.concatenate([[0.0], np.cumsum(steps)]) / steps.sum()
     low, high = np.sin(np.interp((0.025, 0.975), below, t)) ** 2
-    return np.sin(t) ** 2, density / density.sum(), (0.0 if none else float(low), 1.0 if everyone else float(high))
+    return (0.0 if best == 0.0 else float(low), 1.0 if best == 1.0 else float(high))

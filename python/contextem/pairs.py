@@ -98,27 +98,29 @@ class PairCorrelation:
         return np.broadcast_to(alpha, self.ratio.shape)
 
     def draw(self, axes: Axes) -> None:
-        """Draw ratios over distance, with the global envelope as a band and the pointwise one as lines.
+        """Draw the ratio at each distance of the lattice on the bars that random placement keeps to.
 
         Parameters
         ----------
         axes : matplotlib.axes.Axes
             Axes to draw on.
         """
-        low, high = self.global_95
-        axes.fill_between(self.distance, low, high, color="0.88", lw=0, label="random, 95 % of all curves")
-        for edge, label in zip(self.pointwise_95, ("random, 95 % at each distance", None), strict=True):
-            axes.plot(self.distance, edge, color="0.55", lw=0.8, ls="--", label=label)
-        axes.axhline(1.0, color="0.3", lw=0.6)
-        axes.plot(self.distance, self.ratio, "-o", color="#0072B2", ms=3.5, lw=1.0, label="measured")
+        bars = (
+            (self.global_95, "0.85", 5.0, "random, 95 % overall"),
+            (self.pointwise_95, "0.6", 2.0, "random, 95 % at each distance"),
+        )
+        for (low, high), colour, width, label in bars:
+            axes.vlines(self.distance, low, high, color=colour, lw=width, label=label)
+        axes.axhline(1.0, color="0.3", lw=0.6, zorder=1.5)
+        axes.plot(self.distance, self.ratio, "o", color="#0072B2", ms=3.5, label="measured")
         axes.set(
             xlabel="distance (Å)",
             ylabel="pairs / pairs at random",
             title=f"{_words(self)}, p = {self.p_value:.2g}",
             xlim=(0.0, float(self.distance[-1]) * 1.04),
+            ylim=(0.0, 1.5 * float(max(self.ratio.max(), self.global_95[1].max()))),
         )
-        axes.set_ylim(bottom=0.0)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper left", labelspacing=0.2)
 
 
 def pair_correlation(

@@ -15,6 +15,10 @@ sigma from the residuals of the fits around.
 
 Axes: x runs along the columns (to the right), y along the rows (downwards).  exx > 0 is longer along x.  exy > 0 pulls
 the lower right and the upper left corner apart.  Rotation is positive from x to y: clockwise, as seen in the image.
+
+Rows are scanned one after the other, so that drift and jitter of a row look like strain along y: in eyy, exy and
+rotation, the same all along a row.  Only exx is free of it.  `without_drift` takes off what the columns of a row share,
+real strain included that does not change along rows.
 """
 
 from __future__ import annotations
@@ -37,6 +41,13 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("exx", "eyy", "exy", "rotation")
 """Of the strain, each a fraction, and the rotation, in radians."""
+
+_TITLES = {
+    "exx": r"$\varepsilon_{xx}$ (%)",
+    "eyy": r"$\varepsilon_{yy}$ (%)",
+    "exy": r"$\varepsilon_{xy}$ (%)",
+    "rotation": "rotation (degrees)",
+}
 
 LEAST = 4
 """Neighbours without which a column has no strain of its own."""
@@ -70,6 +81,9 @@ class StrainMap:
     lattices: tuple[GrainLattice, ...]
     smoothing: int
     sampling: float
+
+    def __len__(self) -> int:
+        return len(self.positions)
 
     @property
     def exx(self) -> NDArray[np.float64]:
@@ -117,7 +131,12 @@ class StrainMap:
             unit * values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent, interpolation="nearest"
         )
         axes.set_facecolor("0.85")
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], title=_TITLES[component])
+        length = round_length((extent[1] - extent[0]) * self.sampling / 50.0)  # nm, about a fifth of the width
+        bar, below = 10.0 * length / self.sampling, extent[2] + 0.04 * (extent[2] - extent[3])
+        axes.plot(extent[0] + np.array([0.0, bar]), [below] * 2, color="black", lw=2.0, clip_on=False)
+        axes.text(extent[0] + 1.1 * bar, below, f"{length:g} nm", va="center", ha="left", fontsize="small")
+        axes.set(xlim=extent[:2], ylim=extent[2:])
         return image
 
     @property
@@ -135,7 +154,7 @@ class StrainMap:
         step = max(float((high - low).max()) / 600, spacing / 8)
         rows, columns = (np.arange(a, b, step) for a, b in zip(low, high, strict=True))
         distance, nearest = tree.query(np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1))
-        values = np.where(distance < spacing, self.values[nearest, index], np.nan)
+        values = np.where(distance < 1.1 * spacing, self.values[nearest, index], np.nan)
         return values, (columns[0] - step / 2, columns[-1] + step / 2, rows[-1] + step / 2, rows[0] - step / 2)
 
     def plot(self, title: str | None = None) -> Figure:
@@ -153,18 +172,30 @@ class StrainMap:
         """
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7.2, 7.0), layout="constrained", facecolor="white")
-        panels = figure.subplots(2, 2).ravel()
-        for axes, component in zip(panels, COMPONENTS, strict=True):
+        height, width = np.ptp(self.positions, axis=0) if len(self) else (1.0, 1.0)
+        size = (7.2, 6.0 * float(np.clip(height / max(width, 1e-9), 0.3, 2.0)) + 0.8)
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        for axes, component in zip(figure.subplots(2, 2).ravel(), COMPONENTS, strict=True):
             image = self.draw(axes, component)
-            axes.set_title(component)
-            figure.colorbar(image, ax=axes, label="degrees" if component == "rotation" else "%")
+            figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)), extend="both")
         if title:
             figure.suptitle(title)
         return figure
 
 
-def strain_map(classification: Classification, *, smoothing: int = 13) -> StrainMap:
+def round_length(most: float) -> float:
+    """Return the greatest of 1, 2, 5, 10, ... and their tenths that is not above `most`.
+
+    Examples
+    --------
+    >>> round_length(4.2), round_length(0.3)
+    (2.0, 0.2)
+    """
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(max(power, power * max(v for v in (1, 2, 5) if v * power <= most)))
+
+
+def strain_map(classification: Classification, *, smoothing: int = 13, without_drift: bool = False) -> StrainMap:
     """Measure strain and rotation at every column.
 
     Parameters
@@ -174,6 +205,8 @@ def strain_map(classification: Classification, *, smoothing: int = 13) -> Strain
     smoothing : int
         Columns of the grain, of both sublattices, each value is averaged over: 1 for none, 4 for a column and those
         bonded to it, 10, 13, 19, ... for whole shells.
+    without_drift : bool
+        Whether to take off the median of what columns at the same height show of drift.
 
     Returns
     -------
@@ -201,8 +234,9 @@ def strain_map(classification: Classification, *, smoothing: int = 13) -> Strain
     for lattice in lattices:
         members = np.flatnonzero((here.grain == lattice.grain) & (here.sublattice >= 0))
         positions = here.positions[members]
+        band = without_drift * lattice.lattice_constant / here.sampling / 2.0
         gradient, variance = _gradient(positions, here.sublattice[members], lattice.vectors / here.sampling)
-        values[members], errors[members] = _strain(positions, gradient, variance, smoothing)
+        values[members], errors[members] = _strain(positions, gradient, variance, smoothing, band)
     return StrainMap(here.positions, values, errors, lattices, smoothing, here.sampling)
 
 
@@ -245,8 +279,12 @@ def _strain(
     gradient: tuple[csr_array, csr_array],
     variance: NDArray[np.float64],
     smoothing: int,
+    band: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return strain and its errors, (N, 4) each, from gradients averaged over the nearest columns that have one."""
+    """Return strain and its errors, (N, 4) each, from gradients averaged over the nearest columns that have one.
+
+    Drift is taken off in bands as high as `band`, px, unless that is 0.
+    """
     n, known = len(positions), np.flatnonzero(np.isfinite(variance))
     values, errors = np.full((n, 4), np.nan), np.full((n, 4), np.nan)
     if len(known) == 0:
@@ -258,6 +296,8 @@ def _strain(
     gx, gy = mean @ gradient[0], mean @ gradient[1]
     x, y = positions[:, 1], positions[:, 0]
     f = np.stack([np.stack([gx @ x, gy @ x], axis=-1), np.stack([gx @ y, gy @ y], axis=-1)], axis=-2)  # F[x or y, ...]
+    if band > 0.0:
+        f[:, :, 1] -= _shared(y[known] / band, f[:, :, 1] - [0.0, 1.0])
     angle = np.arctan2(f[:, 1, 0] - f[:, 0, 1], f[:, 0, 0] + f[:, 1, 1])
     turn = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)], axis=-1).reshape(-1, 2, 2)
     stretch = turn @ f  # R^T F
@@ -267,3 +307,12 @@ def _strain(
     mixed = (along_x + along_y) / 4.0
     errors[known] = np.sqrt(sigma2[:, None] * np.column_stack([along_x, along_y, mixed, mixed]))
     return values, errors
+
+
+def _shared(height: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the medians of values (N, 2) in bands of height 1, interpolated between their middles."""
+    bands, which = np.unique(np.rint(height), return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    parts = np.split(values[order], np.flatnonzero(np.diff(which[order])) + 1)
+    medians = np.array([np.median(part, axis=0) for part in parts])
+    return np.column_stack([np.interp(height, bands, medians[:, axis]) for axis in range(2)])
