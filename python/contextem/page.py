@@ -320,7 +320,7 @@ def _pair_part(classification: Classification) -> Iterator[dict[str, Any]]:
                 _pair_figure(pairs),
                 f"Pairs of defects over pairs at random, by distance; p values: {', '.join(below)}",
                 "Pairs at each distance of the lattice, over those of as many defects placed at random on the same "
-                "sites. A curve that leaves the band is not random, at the level of 5 %.",
+                "sites. Where any dot leaves its light bar, they do not stand at random, at the level of 5 %.",
             ),
         }
 
@@ -364,7 +364,7 @@ def _strain_figure(strain: StrainMap) -> Figure:
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(7.2, 2.5), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(7.2, 2.75), layout="constrained", facecolor="white")
         panels = figure.subplots(1, len(COMPONENTS))
         images = [strain.draw(axes, component) for axes, component in zip(panels, COMPONENTS, strict=True)]
         for axes, component in zip(panels, COMPONENTS, strict=True):
