@@ -26,7 +26,10 @@ HEXAGON = np.array([(1, 0), (0, 1), (-1, 1), (-1, 0), (0, -1), (1, -1)])
 CAUCHY = 2.385
 """Residuals, in standard deviations, that count half of what they would without robust weights; 95 % efficient."""
 
+_SLOTS = np.full((5, 5), -1)  # by index pair, negative ones from the end
+_SLOTS[tuple(HEXAGON.T)] = np.arange(6)
 _NEAR = 1.3  # lattice constants within which the six stand, 10 % of error in the sampling allowed for
+_EXACT = 1e-3  # lattice constants, the least scatter that columns are thought to have
 _OFF = 0.35  # lattice constants from where the lattice has a site, beyond which a column is none of the six
 
 
@@ -179,18 +182,18 @@ def near_vectors(
 def hexagon_slots(
     vectors: NDArray[np.float64], basis: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return which of the six sites (M,) each vector (M, 2) leads to, and whether it ends near that site."""
-    sites = HEXAGON @ basis
-    gaps = np.linalg.norm(vectors[:, None] - sites, axis=2)
-    slot = np.argmin(gaps, axis=1)
+    """Return which of the six sites vectors (M, 2) lead to, (M,), -1 for none, and whether they end near it."""
+    indices = np.rint(vectors @ np.linalg.inv(basis)).astype(np.int64)
+    off = vectors - indices @ basis
+    slot = _SLOTS[tuple(np.clip(indices, -2, 2).T)]
     a = np.sqrt(abs(np.linalg.det(basis)) * 2 / np.sqrt(3))
-    return slot, np.asarray(gaps[np.arange(len(slot)), slot] < _OFF * a)
+    return slot, np.asarray((slot >= 0) & (np.hypot(off[:, 0], off[:, 1]) < _OFF * a))
 
 
-def cauchy_weights(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weight of each residual's length (M,), the scale taken from their median."""
+def cauchy_weights(residuals: NDArray[np.float64], a: float) -> NDArray[np.float64]:
+    """Return the weight of each residual's length (M,), the scale taken from their median and the constant a, px."""
     scale = np.median(residuals) / 1.1774 if len(residuals) else 0.0  # of lengths with two normal components
-    return np.asarray(1.0 / (1.0 + (residuals / max(CAUCHY * scale, 1e-12)) ** 2))
+    return np.asarray(1.0 / (1.0 + (residuals / (CAUCHY * max(scale, _EXACT * a))) ** 2))
 
 
 def _fit(vectors: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -198,20 +201,22 @@ def _fit(vectors: NDArray[np.float64]) -> NDArray[np.float64] | None:
     if len(vectors) == 0:
         return None
     z = vectors[:, 1] + 1j * vectors[:, 0]
-    length = np.median(abs(z))
+    length = float(np.median(abs(z)))
     start = np.angle(np.sum((z / abs(z)) ** 6)) / 6
     turned = length * np.exp(1j * (start + np.array([0.0, np.pi / 3])))
     basis = np.column_stack([turned.imag, turned.real])
     weights = np.ones(len(vectors))
-    for _ in range(6):
+    for _ in range(20):
         slot, near = hexagon_slots(vectors, basis)
         indices, kept, w = HEXAGON[slot[near]], vectors[near], weights[near]
         normal = indices.T @ (w[:, None] * indices)
         if np.linalg.matrix_rank(normal) < 2:
             return None
-        basis = np.linalg.solve(normal, indices.T @ (w[:, None] * kept))
+        before, basis = basis, np.linalg.solve(normal, indices.T @ (w[:, None] * kept))
+        if np.max(abs(basis - before)) < 1e-7 * length:
+            break
         weights = np.zeros(len(vectors))
-        weights[near] = cauchy_weights(np.linalg.norm(kept - indices @ basis, axis=1))
+        weights[near] = cauchy_weights(np.linalg.norm(kept - indices @ basis, axis=1), length)
     return basis
 
 

@@ -6,8 +6,17 @@ sublattice, and compared with as many defects placed at random on the same sites
     ratio_s = pairs_s / E pairs_s,    E pairs_s = (pairs of sites in s) m (m - 1) / (n (n - 1))
 
 for m defects on n sites, and (pairs of sites in s) m m' / (n n') for two kinds of defects.  Borders, holes and columns
-that are not counted are the same for both and cancel.  Placements give the envelopes, pointwise and global, and the p
-value, both by extreme rank lengths (https://doi.org/10.1111/rssb.12172).
+that are not counted are the same for both and cancel.  A share of defects that changes across the image, or from grain
+to grain, looks like clusters.
+
+One p value goes for all shells: curves are as extreme as their furthest shell, on the scale of Anscombe's roots, on
+which counts scatter evenly however few they are (https://doi.org/10.1093/biomet/35.3-4.246),
+
+    z_s = sqrt(pairs_s + 3/8),      u = max_s |z_s - mean z_s| / std z_s    over all curves,
+
+and p is the share of curves, the measured one among them, with u at least as great.  Where p <= 5 %, and only there,
+the measured one leaves the global envelope mean z -+ u95 std z at some shell: the studentised envelope of Myllymäki et
+al. (https://doi.org/10.1111/rssb.12172).
 
 Defects are columns by their labels, each one or none.  Weights by probability would let thousands of columns that are
 hardly any defects add up to more pairs than the few that are.  Wrong labels at random sites draw ratios towards one.
@@ -22,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
-from scipy.stats import rankdata
 
 from contextem.columns import CLASSES
 from contextem.grain_lattices import grain_lattices
@@ -61,8 +69,8 @@ class PairCorrelation:
     expected : (S,) float64
         Mean number under random placement.
     pointwise_95, global_95 : (2, S) float64
-        Least and greatest ratio of 95 % of the placements, shell by shell, and of the 95 % that are least extreme as a
-        whole: where the measured ratio leaves it at any shell, placement was not random at the level of 5 %.
+        Least and greatest ratio of 95 % of the placements, shell by shell, and for all shells together: where the
+        measured ratio leaves the latter at any shell, placement was not random at the level of 5 %.
     p_value : float
         Share of placements at least as extreme as what was measured, itself counted among them.
     placements : int
@@ -203,8 +211,12 @@ def pair_correlation(
         row[:] = count(chosen, second if cross else chosen)
     chance = m[0] * m[1] / (n[0] * n[1]) if cross else m[0] * (m[0] - 1) / (n[0] * (n[0] - 1))
     expected = np.asarray(np.bincount(shells.data, minlength=len(norms) + 1)[1:] * chance, np.float64)
-    extreme = extreme_ranks(curves)
-    usual = curves[extreme > 0.05 * len(curves)]
+    pointwise = np.quantile(curves[1:], (0.025, 0.975), axis=0, method="inverted_cdf")
+    roots = np.sqrt(curves + 0.375)
+    centre, spread = roots.mean(axis=0), np.maximum(roots.std(axis=0), 1e-9)
+    extreme = (abs(roots - centre) / spread).max(axis=1)
+    allowed = np.quantile(extreme, 0.95, method="inverted_cdf")
+    edges = np.maximum(centre - allowed * spread, np.sqrt(0.375)), centre + allowed * spread
     return PairCorrelation(
         kind=kind,
         other=both[1],
@@ -213,28 +225,11 @@ def pair_correlation(
         distance=here.lattice_constant * np.sqrt(norms / 3.0),
         pairs=measured,
         expected=expected,
-        pointwise_95=np.quantile(curves[1:], (0.025, 0.975), axis=0, method="inverted_cdf") / expected,
-        global_95=np.stack([usual.min(axis=0), usual.max(axis=0)]) / expected,
-        p_value=float(extreme[0]) / len(curves),
+        pointwise_95=pointwise / expected,
+        global_95=np.stack([edge**2 - 0.375 for edge in edges]) / expected,
+        p_value=float(np.mean(extreme >= extreme[0])),
         placements=placements,
     )
-
-
-def extreme_ranks(curves: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return for each of M curves (M, S) how many are at least as extreme, itself included.
-
-    At every point a curve has a rank from below and one from above, the lesser of which counts; curves are compared by
-    their least rank, then by the next one, and so on: extreme rank lengths.
-
-    Examples
-    --------
-    >>> extreme_ranks(np.array([[9, 9], [5, 5], [6, 4], [4, 6], [5, 6]])).tolist()
-    [1, 4, 2, 3, 5]
-    """
-    low = rankdata(curves, axis=0)
-    ranks = np.sort(np.minimum(low, len(curves) + 1 - low), axis=1)
-    distinct, which = np.unique(ranks, axis=0, return_inverse=True)  # in the order of their words
-    return np.asarray(np.cumsum(np.bincount(which.ravel(), minlength=len(distinct)))[which.ravel()])
 
 
 def _shells(here: Classification, sites: list[NDArray[np.int64]], r_max: float) -> tuple[csr_array, NDArray[np.int64]]:

@@ -260,12 +260,13 @@ def _gradient(
     points = positions[around]
     weights = there.astype(np.float64)
     for _ in range(8):
-        normal = np.einsum("nk,ka,kb->nab", weights, design, design)
-        solve = np.linalg.solve(normal, np.einsum("nk,ka->nak", weights, design))  # (n, 3, 7)
-        residuals = np.linalg.norm(points - np.einsum("kb,nbj,njc->nkc", design, solve, points), axis=2)
+        weighted = (weights[:, :, None] * design).transpose(0, 2, 1)  # (n, 3, 7)
+        solve = np.linalg.solve(weighted @ design, weighted)
+        off = points - design @ (solve @ points)
+        residuals = np.hypot(off[..., 0], off[..., 1])
         used = weights
         weights = there.astype(np.float64)
-        weights[there] = cauchy_weights(residuals[there])
+        weights[there] = cauchy_weights(residuals[there], float(np.linalg.norm(basis, axis=1).min()))
     freedom = 2.0 * np.maximum(used.sum(axis=1) - 3.0, 0.5)
     variance = np.full(n, np.nan)
     variance[fitted] = (used * residuals**2).sum(axis=1) / freedom
