@@ -4,8 +4,10 @@ The installed package is what is tested, so that a wheel without the templates f
 """
 
 import base64
+import csv
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +24,8 @@ from PIL import Image
 import contextem as ctm
 from contextem import page
 from contextem.cli import main
+from contextem.closeups import draw_disagreements
+from contextem.columns import CLASSES
 from contextem.densities import densities
 from contextem.examples import demo_micrograph
 from contextem.pipeline import classify
@@ -393,6 +397,27 @@ def test_the_page_as_it_is_can_be_seen(written, browse, tmp_path):
         grey = np.asarray(picture.convert("L"), float)
     assert grey[:300].std() > 10  # title and verdict
     assert grey[700:].std() > 20  # the micrograph
+
+
+@pytest.mark.experimental
+def test_a_real_micrograph_has_a_report_and_disagreements_with_its_labels(experimental_data, browse, tmp_path):
+    micrograph = ctm.read(experimental_data / "ti_wse2_field11_haadf.dm4", detector="HAADF")
+    result = classify(micrograph, ctm.Context("WSe2", "Ti", energy=80e3, detector="HAADF"))
+    result.to_html(tmp_path / "real.html", micrograph)
+    assert (tmp_path / "real.html").stat().st_size < 8e6
+    seen, console = checked(tmp_path / "real.html", browse, tmp_path)
+    assert len(seen["images"]) == 5
+    assert min(seen["images"]) > 500
+    assert seen["asked"] == seen["refused"] == console == []
+    with (experimental_data / "ti_wse2_field11_columns.csv").open(newline="") as file:
+        labelled = list(csv.DictReader(file))
+    positions = np.array([(row["row"], row["column"]) for row in labelled], float)
+    labels = np.array([CLASSES.index(row["class"]) for row in labelled])
+    figure = draw_disagreements(result, micrograph, positions, labels, most=12)
+    assert len(figure.axes) == 12
+    wrong, judged = re.findall(r"([\d,]+) of ([\d,]+)", figure.texts[0].get_text())[0]
+    assert 0 < int(wrong) < 0.03 * int(judged.replace(",", ""))
+    assert int(judged.replace(",", "")) > 0.95 * len(labels)
 
 
 # In a notebook

@@ -12,20 +12,11 @@ from matplotlib.colors import to_hex
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from contextem.classification import Classification
+from contextem.closeups import PATCH, draw_classes, draw_disagreements, percent
 from contextem.columns import CLASSES
 from contextem.figures import round_length
 from contextem.micrograph import Micrograph
-from contextem.views import (
-    COLOURS,
-    PALE,
-    PATCH,
-    draw_classes,
-    draw_disagreements,
-    draw_entropy,
-    draw_map,
-    draw_overlay,
-    percent,
-)
+from contextem.views import COLOURS, PALE, draw_entropy, draw_map, draw_overlay
 
 ARRAYS = set(Classification.__dataclass_fields__) - {"sampling", "lattice_constant", "provenance"}
 LABELS = np.array([0] * 40 + [1] * 10 + [2] * 45 + [3] * 4 + [4])

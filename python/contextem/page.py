@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shlex
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,9 @@ import numpy as np
 from contextem import __version__
 from contextem._html import detector_words, field, fill, picture, recording_rows, row
 from contextem._output import whole_file
+from contextem.closeups import draw_classes
 from contextem.columns import CLASSES
+from contextem.commands import commands
 from contextem.densities import SiteFraction, densities
 from contextem.figures import style
 from contextem.pairs import KINDS, PairCorrelation, pair_correlation
@@ -28,7 +29,6 @@ from contextem.views import (
     COLOURS,
     MARKERS,
     between_grains,
-    draw_classes,
     draw_entropy,
     draw_map,
     draw_overlay,
@@ -141,7 +141,7 @@ def _report(classification: Classification, micrograph: Micrograph) -> dict[str,
         "parts": [*_pair_part(classification), *_strain_part(classification)],
         "origins": [*_context_rows(classification), *recording_rows(micrograph, " of the recording")],
         "calibration": list(_calibration_rows(classification)),
-        "commands": _commands(classification, micrograph),
+        "commands": commands(classification, micrograph),
         "versions": _versions(classification),
     }
 
@@ -199,7 +199,7 @@ def _tiles(classification: Classification) -> list[dict[str, str]]:
     found = densities(classification)
     per_area = 1.0 / found.cell_area
     shown = (
-        ("dopants, of the metal sites", found.dopant, 100.0, "%"),
+        ("dopants on metal sites", found.dopant, 100.0, "%"),
         ("single vacancies", found.single_vacancy, per_area, "cm⁻²"),
         ("double vacancies", found.double_vacancy, per_area, "cm⁻²"),
     )
@@ -320,7 +320,7 @@ def _pair_part(classification: Classification) -> Iterator[dict[str, Any]]:
                 _pair_figure(pairs),
                 f"Pairs of defects over pairs at random, by distance; p values: {', '.join(below)}",
                 "Pairs at each distance of the lattice, over those of as many defects placed at random on the same "
-                "sites. Where any dot leaves its light bar, they do not stand at random, at the level of 5 %.",
+                "sites. Where any dot leaves its light bar, they do not stand at random, at a level of 5 %.",
             ),
         }
 
@@ -404,53 +404,6 @@ def _calibration_rows(classification: Classification) -> Iterator[dict[str, str]
             yield row(f"calibration: {str(name).replace('_', ' ')}", text)
     elif calibration is not None:
         yield row("calibration", str(calibration))
-
-
-def _commands(classification: Classification, micrograph: Micrograph) -> list[str]:
-    """How to classify again: in Python and, where the command line can say all of it, in the shell."""
-    context = classification.provenance.get("context")
-    if context is None:
-        return []
-    file = micrograph.source or "FILE"
-    chosen = {name for name, origin in context["provenance"].items() if origin == "user"}
-    origin = micrograph.provenance
-    estimated = origin["sampling"].startswith("estimated")
-    reading = [repr(file)]
-    if estimated:
-        reading += ["sampling='estimate'", f"lattice_constant={context['lattice_constant']!r}"]
-    elif origin["sampling"] == "user":
-        reading.append(f"sampling={micrograph.sampling!r}")
-    detector = context["detector"]
-    angles = {} if detector is None else {name: detector[name] for name in ("inner", "outer") if detector[name]}
-    words = [repr(context["host"]), repr(tuple(context["dopants"]))]
-    if context["energy"] is not None:
-        words.append(f"energy={context['energy'] / 1e3:g}e3")
-    if detector is not None:
-        named = f"{detector['name']!r}"
-        inside = ", ".join([named, *(f"{name}={angle!r}" for name, angle in angles.items())])
-        words.append(f"detector=ctm.Detector({inside})" if angles else f"detector={named}")
-    for name in ("fractions", "lattice_constant"):
-        if name in chosen:
-            words.append(f"{name}={context[name]!r}")
-    script = (
-        "import contextem as ctm\n\n"
-        f"micrograph = ctm.read({', '.join(reading)})\n"
-        f"context = ctm.Context({', '.join(words)})\n"
-        "result = ctm.classify(micrograph, context)"
-    )
-    if angles or "fractions" in chosen or context["energy"] is None or detector is None:
-        return [script]
-    shell = ["contextem", "classify", shlex.quote(file), "--host", shlex.quote(context["host"])]
-    for symbol in context["dopants"]:
-        shell += ["--dopant", symbol]
-    shell += ["--energy-kev", f"{context['energy'] / 1e3:g}", "--detector", detector["name"]]
-    if "lattice_constant" in chosen:
-        shell += ["--lattice-constant", f"{context['lattice_constant']:g}"]
-    if estimated:
-        shell.append("--estimate-sampling")
-    elif origin["sampling"] == "user":
-        shell += ["--sampling", f"{micrograph.sampling!r}"]
-    return [" ".join(shell), script]
 
 
 def _versions(classification: Classification) -> dict[str, str]:

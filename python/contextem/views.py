@@ -1,4 +1,4 @@
-"""What a person sees of a classification: the micrograph with classes and with entropies, and patches from near by.
+"""A classification as a whole: the micrograph with the classes of its columns, with their entropies, and a map.
 
 All figures are made without pyplot, hence without a window; save them with ``figure.savefig(path, dpi=200)``.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
@@ -31,13 +31,8 @@ SIDE = 7.2
 """Least width of a drawn micrograph, inches; dense ones get room for their columns, up to twice as much."""
 HOSTS = ("metal", "X2")
 """Classes of a perfect crystal, drawn as dots; the others are drawn as outlines, around what they mark."""
-PALE = 0.35
+PALE = 0.45
 """Opacity of a column whose patch leaves the image."""
-ACROSS = 9
-"""Patches in a row of `draw_disagreements`."""
-CAPTION: Any = {"fontsize": 7.5, "labelpad": 2.5, "linespacing": 1.2}
-PATCH = 1.0
-"""Half the side of a drawn patch, in lattice constants: what the classifier measures lies inside."""
 
 
 class _Canvas(NamedTuple):
@@ -101,15 +96,17 @@ def draw_overlay(classification: Classification, micrograph: Micrograph, title: 
     for name, colour, marker in zip(CLASSES, COLOURS, MARKERS, strict=True):
         chosen = (classification.labels == CLASSES.index(name)) & classification.counted
         style = _style(name, colour, marker, canvas.bond)
-        _mark(canvas.axes, classification.positions[chosen & ~pale], **style)
-        _mark(canvas.axes, classification.positions[chosen & pale], **style | {"alpha": PALE, "path_effects": None})
+        draw_points(canvas.axes, classification.positions[chosen & ~pale], **style)
+        draw_points(
+            canvas.axes, classification.positions[chosen & pale], **style | {"alpha": PALE, "path_effects": None}
+        )
         key = _style(name, colour, marker, 14.0 * canvas.scale)
         rows[0].append(_key(name.replace("_", " "), int(chosen.sum()), **key))
     for name, chosen, mark in marks:
         if chosen.any():
             size = (0.85 if chosen is between else 0.5) * canvas.bond
             seen = {"ms": max(size, 4.0), "path_effects": _halo(2 * mark["mew"]), "zorder": 4}
-            _mark(canvas.axes, classification.positions[chosen], **mark | seen)
+            draw_points(canvas.axes, classification.positions[chosen], **mark | seen)
             rows[1].append(_key(name, int(chosen.sum()), ms=6.5 * canvas.scale, **mark | {"mec": "0.4"}))
     if pale.any():
         key = {"marker": "o", "ms": 6.0 * canvas.scale, "mew": 0.0, "color": "0.25", "alpha": PALE}
@@ -169,61 +166,6 @@ def draw_entropy(classification: Classification, micrograph: Micrograph, title: 
     return canvas.figure
 
 
-def draw_classes(classification: Classification, micrograph: Micrograph, patches: int = 5) -> Figure:
-    """Draw patches of every class that is present: the surest of its columns, and the least sure.
-
-    Parameters
-    ----------
-    classification, micrograph
-        As for `draw_overlay`.
-    patches : int
-        Largest number of the surest, and of the least sure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row a class, probability falling from left to right, all with the grey levels of `draw_overlay`.  Only
-        columns that are counted and whose patch lies inside the image are drawn.
-
-    Raises
-    ------
-    ValueError
-        If `patches` is below 1.
-
-    Examples
-    --------
-    >>> from contextem.examples import demo_micrograph
-    >>> from contextem.pipeline import classify
-    >>> micrograph, context, *_ = demo_micrograph()
-    >>> figure = draw_classes(classify(micrograph, context), micrograph, patches=3)
-    >>> len(figure.axes)  # of five classes
-    30
-    """
-    if patches < 1:
-        raise ValueError(f"patches: expected at least 1, got {patches}")
-    labels, certainty = classification.labels, classification.probabilities.max(axis=1, initial=0.0)
-    shown = classification.complete & classification.counted
-    rows = []
-    for index in range(len(CLASSES)):
-        (chosen,) = np.nonzero(shown & (labels == index))
-        chosen = chosen[np.argsort(-certainty[chosen], kind="stable")]
-        if len(chosen):
-            rows.append((index, chosen[:patches], chosen[patches:][-patches:]))
-    sheet = _Sheet(len(rows), 2 * patches, left=1.2, split=patches)
-    sheet.write(sheet.left(0), 0.06, "most confident")
-    sheet.write(sheet.left(patches), 0.06, "least confident")
-    for i, (index, *parts) in enumerate(rows):
-        count = classification.counts[CLASSES[index]]
-        sheet.write(0.06, sheet.top(i) + 0.3, CLASSES[index].replace("_", " "), weight="bold", color="0.1")
-        sheet.write(0.06, sheet.top(i) + 0.5, f"{count:,} columns" if count > 1 else "1 column", color="0.35")
-        for start, part in zip((0, patches), parts, strict=True):
-            for j, column in enumerate(part, start=start):
-                axes = sheet.patch(i, j)
-                _draw_patch(axes, classification, micrograph, int(column), scale_bar=i == j == 0)
-                axes.set_xlabel(percent(float(certainty[column])), **CAPTION)
-    return sheet.figure
-
-
 def draw_map(classification: Classification) -> Figure:
     """Draw where the columns of each class are, without the micrograph: the host as faint dots, the defects on them.
 
@@ -255,87 +197,23 @@ def draw_map(classification: Classification) -> Figure:
     axes.spines[:].set_visible(False)
     edge = border / side
     axes.set(xlim=(lowest[1] - edge, lowest[1] + width + edge), ylim=(lowest[0] + height + edge, lowest[0] - edge))
-    bond = 72 * side * _bond(classification)
+    bond = 72 * side * bond_length(classification)
     for index, (name, colour, marker) in enumerate(zip(CLASSES, COLOURS, MARKERS, strict=True)):
         chosen = classification.positions[classification.counted & (classification.labels == index)]
         if name in HOSTS:
-            _mark(axes, chosen, marker="o", ms=float(np.clip(0.4 * bond, 0.5, 4.0)), mfc=colour, mew=0, alpha=0.4)
+            draw_points(axes, chosen, marker="o", ms=float(np.clip(0.4 * bond, 0.5, 4.0)), mfc=colour, mew=0, alpha=0.4)
         else:
-            _mark(axes, chosen, marker=marker, ms=float(np.clip(0.8 * bond, 2.6, 7.0)), mfc=colour, mew=0, zorder=3)
+            draw_points(
+                axes, chosen, marker=marker, ms=float(np.clip(0.8 * bond, 2.6, 7.0)), mfc=colour, mew=0, zorder=3
+            )
     left_out = {"marker": "x", "ms": float(np.clip(0.7 * bond, 2.2, 5.0)), "mec": "white", "mew": 0.7}
-    _mark(axes, classification.positions[~classification.counted], **left_out, zorder=3)
+    draw_points(axes, classification.positions[~classification.counted], **left_out, zorder=3)
     return figure
 
 
-def draw_disagreements(
-    classification: Classification,
-    micrograph: Micrograph,
-    positions: ArrayLike,
-    labels: ArrayLike,
-    *,
-    least: float = 0.9,
-    most: int = 24,
-) -> Figure:
-    """Draw patches of columns that the classifier is sure of and that somebody has labelled differently.
-
-    Parameters
-    ----------
-    classification, micrograph
-        As for `draw_overlay`.
-    positions : array_like, shape (M, 2)
-        Labelled positions (row, column), px.  Each belongs to the nearest column within a third of the distance of
-        neighbouring columns.
-    labels : array_like of int, shape (M,)
-        Indices into `contextem.columns.CLASSES`.
-    least : float
-        Probability from which on the classifier counts as sure.
-    most : int
-        Largest number of patches; the surest are drawn.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Above each patch the label, the class found instead, and its probability.
-
-    Raises
-    ------
-    ValueError
-        If a shape or a label does not fit.
-
-    Examples
-    --------
-    >>> from contextem.examples import demo_micrograph
-    >>> from contextem.pipeline import classify
-    >>> micrograph, context, positions, labels = demo_micrograph()
-    >>> labels[400:403] = 2  # call some metals X2
-    >>> figure = draw_disagreements(classify(micrograph, context), micrograph, positions, labels)
-    """
-    where, given = np.asarray(positions, dtype=np.float64), np.asarray(labels)
-    if where.ndim != 2 or where.shape[1] != 2:
-        raise ValueError(f"positions: expected shape (M, 2), row and column, got {where.shape}")
-    if given.shape != (len(where),):
-        raise ValueError(f"labels: expected shape ({len(where)},), one for each position, got {given.shape}")
-    if given.dtype.kind not in "iu" or not np.isin(given, range(len(CLASSES))).all():
-        raise ValueError(f"labels: expected indices 0 to {len(CLASSES) - 1} into contextem.columns.CLASSES")
-    if len(classification) and len(where):
-        distance, label = cKDTree(where).query(classification.positions)
-    else:
-        distance, label = np.full(len(classification), np.inf), np.zeros(len(classification), np.int64)
-    near = distance < _bond(classification) / 3
-    certainty = classification.probabilities.max(axis=1, initial=0.0)
-    (judged,) = np.nonzero(near & classification.complete & classification.counted & (certainty >= least))
-    chosen = judged[given[label[judged]] != classification.labels[judged]]
-    drawn = chosen[np.argsort(-certainty[chosen], kind="stable")][:most]
-    drawn = drawn[np.lexsort((classification.labels[drawn], given[label[drawn]]))]
-    sheet = _Sheet(-(-len(drawn) // ACROSS), ACROSS, under=0.55)
-    text = f"label → class found: {len(chosen):,} of {len(judged):,} columns that are at least {100 * least:g} % sure"
-    sheet.write(sheet.left(0), 0.06, text + (f"; the surest {len(drawn)}" if len(drawn) < len(chosen) else ""))
-    for n, column in enumerate(drawn):
-        axes = sheet.patch(*divmod(n, ACROSS))
-        _draw_patch(axes, classification, micrograph, int(column), scale_bar=n == 0)
-        old, new = (CLASSES[k].replace("_", " ") for k in (given[label[column]], classification.labels[column]))
-        axes.set_xlabel(f"{old}\n→ {new}\n{percent(float(certainty[column]))}", **CAPTION)
-    return sheet.figure
+def bond_length(classification: Classification) -> float:
+    """Distance of neighbouring columns, px."""
+    return float(classification.lattice_constant / np.sqrt(3) / classification.sampling)
 
 
 def between_grains(classification: Classification) -> NDArray[np.bool_]:
@@ -343,15 +221,33 @@ def between_grains(classification: Classification) -> NDArray[np.bool_]:
     return (classification.grain < 0) & (classification.grain >= 0).any()
 
 
-def percent(share: float) -> str:
-    """Return a probability in per cent with one decimal; one that would be 100.0 as ``> 99.9 %``.
+def draw_points(axes: Axes, positions: NDArray[np.float64], **style: Any) -> None:
+    """Mark positions (row, column), px, (N, 2), on axes that have the pixels of an image."""
+    axes.plot(positions[:, 1], positions[:, 0], linestyle="none", **style)
 
-    Examples
-    --------
-    >>> percent(0.97531), percent(0.99999)
-    ('97.5 %', '> 99.9 %')
-    """
-    return f"{100 * share:.1f} %" if share < 0.9995 else "> 99.9 %"
+
+def draw_scale_bar(axes: Axes, sampling: float, longest: float, *, fontsize: float) -> None:
+    """Draw a bar of a round length, at most `longest` px, on a dark ground."""
+    from matplotlib.font_manager import FontProperties
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    length = round_length(longest * sampling / 10)  # nm
+    bar = AnchoredSizeBar(
+        axes.transData,
+        10 * length / sampling,
+        f"{length:g} nm",
+        "lower left",
+        pad=0.4,
+        borderpad=0.6,
+        sep=3,
+        color="white",
+        size_vertical=0.035 * longest,
+        label_top=True,
+        fontproperties=FontProperties(size=fontsize),
+    )
+    bar.patch.set(facecolor="black", alpha=0.65, linewidth=0)
+    bar.set_zorder(6)
+    axes.add_artist(bar)
 
 
 def _canvas(
@@ -361,7 +257,7 @@ def _canvas(
     from matplotlib.figure import Figure
 
     height, width = micrograph.shape
-    bond = _bond(classification)
+    bond = bond_length(classification)
     scale = float(np.clip(0.11 * width / bond / SIDE, 1.0, 2.0))
     side, border, top = scale * SIDE, 0.08, (0.35 * scale if title else 0.08)
     total = (side + 2 * border, side * height / width + top + scale * bottom)
@@ -374,7 +270,7 @@ def _canvas(
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     if title:
         axes.set_title(title, fontsize=11 * scale, pad=6 * scale)
-    _draw_scale_bar(axes, micrograph.sampling, 0.2 * width, fontsize=9 * scale)
+    draw_scale_bar(axes, micrograph.sampling, 0.2 * width, fontsize=9 * scale)
     return _Canvas(figure, axes, 72 * side / width * bond, scale)
 
 
@@ -397,10 +293,6 @@ def _halo(width: float) -> list[Any]:
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=width, foreground="black")]
-
-
-def _mark(axes: Axes, positions: NDArray[np.float64], **style: Any) -> None:
-    axes.plot(positions[:, 1], positions[:, 0], linestyle="none", **style)
 
 
 def _key(name: str, count: int, **style: Any) -> Line2D:
@@ -427,36 +319,12 @@ def _legend(canvas: _Canvas, row: Sequence[Line2D], bottom: float) -> None:
     legend.set_in_layout(False)
 
 
-def _draw_scale_bar(axes: Axes, sampling: float, longest: float, *, fontsize: float) -> None:
-    """Draw a bar of a round length, at most `longest` px, on a dark ground."""
-    from matplotlib.font_manager import FontProperties
-    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
-
-    length = round_length(longest * sampling / 10)  # nm
-    bar = AnchoredSizeBar(
-        axes.transData,
-        10 * length / sampling,
-        f"{length:g} nm",
-        "lower left",
-        pad=0.4,
-        borderpad=0.6,
-        sep=3,
-        color="white",
-        size_vertical=0.035 * longest,
-        label_top=True,
-        fontproperties=FontProperties(size=fontsize),
-    )
-    bar.patch.set(facecolor="black", alpha=0.65, linewidth=0)
-    bar.set_zorder(6)
-    axes.add_artist(bar)
-
-
 def _draw_grains(axes: Axes, classification: Classification, shape: tuple[int, int]) -> None:
     """Draw an outline around each grain, and its number, where there are several."""
     grains = np.unique(classification.grain[classification.grain >= 0])
     if len(grains) < 2:
         return
-    bond = _bond(classification)
+    bond = bond_length(classification)
     rows, columns = (np.arange(0, length + bond / 2, bond / 2) for length in shape)
     raster = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
     distance, nearest = cKDTree(classification.positions).query(raster)
@@ -473,81 +341,3 @@ def _draw_grains(axes: Axes, classification: Classification, shape: tuple[int, i
             "path_effects": _halo(2.6),
         }
         axes.text(column, row, f"grain {grain}", **style)
-
-
-def _draw_patch(
-    axes: Axes, classification: Classification, micrograph: Micrograph, index: int, *, scale_bar: bool
-) -> None:
-    """Draw the pixels around a column, ringed in the colour of its class, with its neighbours as small dots."""
-    bond = _bond(classification)
-    half = np.sqrt(3) * bond * PATCH
-    row, column = classification.positions[index]
-    top, left = max(0, int(row - half)), max(0, int(column - half))
-    pixels = micrograph.data[top : int(row + half) + 2, left : int(column + half) + 2]
-    low, high = np.percentile(micrograph.data, GREY_LEVELS)
-    extent = (left - 0.5, left + pixels.shape[1] - 0.5, top + pixels.shape[0] - 0.5, top - 0.5)
-    axes.imshow(pixels, cmap="gray", vmin=low, vmax=high, interpolation="nearest", extent=extent)
-    axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
-    around = np.abs(classification.positions - (row, column)).max(axis=1) < half - 0.3 * bond
-    around[index] = False
-    for label, colour in enumerate(COLOURS):
-        chosen = around & (classification.labels == label)
-        _mark(axes, classification.positions[chosen], marker="o", ms=2.8, mfc=colour, mew=0.0, alpha=0.9)
-    ring = {"ms": 20.0, "mfc": "none", "mec": COLOURS[int(classification.labels[index])], "mew": 1.3}
-    _mark(axes, classification.positions[[index]], marker="o", **ring)
-    if scale_bar:
-        _draw_scale_bar(axes, micrograph.sampling, 1.6 * half, fontsize=6)
-
-
-class _Sheet:
-    """Patches in rows, laid out in inches.
-
-    Parameters
-    ----------
-    down, across : int
-        Rows, and patches in each.
-    left : float
-        Room left of the patches, inches.
-    under : float
-        Room under each row, inches.
-    split : int, optional
-        Patches in a row before a gap.
-    """
-
-    side, gap, head = 0.86, 0.07, 0.28
-
-    def __init__(
-        self, down: int, across: int, *, left: float = 0.06, under: float = 0.26, split: int | None = None
-    ) -> None:
-        from matplotlib.figure import Figure
-
-        self._margin, self._under, self._split = left, under, across if split is None else split
-        self._size = (self.left(across) - self.gap + 0.06, self.top(down) + 0.02)
-        self.figure = Figure(figsize=self._size, facecolor="white")
-
-    def left(self, j: int) -> float:
-        """Left edge of the j-th patch, inches."""
-        return self._margin + j * (self.side + self.gap) + (0.18 if j >= self._split else 0.0)
-
-    def top(self, i: int) -> float:
-        """Upper edge of the i-th row, inches from above."""
-        return self.head + i * (self.side + self._under)
-
-    def patch(self, i: int, j: int) -> Axes:
-        """Add axes for a patch."""
-        width, height = self._size
-        box = (self.left(j) / width, 1 - (self.top(i) + self.side) / height, self.side / width, self.side / height)
-        axes = self.figure.add_axes(box, xticks=[], yticks=[], facecolor="black")
-        axes.spines[:].set_visible(False)
-        return axes
-
-    def write(self, left: float, top: float, text: str, **given: Any) -> None:
-        """Write a line."""
-        width, height = self._size
-        style: dict[str, Any] = {"va": "top", "fontsize": 8.5, "color": "0.25", **given}
-        self.figure.text(left / width, 1 - top / height, text, **style)
-
-
-def _bond(classification: Classification) -> float:
-    """Distance of neighbouring columns, px."""
-    return float(classification.lattice_constant / np.sqrt(3) / classification.sampling)
