@@ -79,7 +79,7 @@ def test_expected_numbers_are_the_mean_over_every_placement():
     total = sum((slow_pairs(positions, each, each, 9.0, True) for each in every), Counter())
     labels = np.repeat([0, 2], cells**2)
     labels[:m] = 1
-    found = pair_correlation(doped(labels, cells), r_max=9.0, placements=9)
+    found = pair_correlation(doped(labels, cells), r_max=9.0, placements=19)
     assert found.expected == pytest.approx([total[r] / len(every) for r in found.distance.round(2).tolist()])
 
 
@@ -138,7 +138,7 @@ def test_short_range_order_is_that_of_warren_and_cowley():
     """From the share of neighbours that are dopants too, where every site has all its neighbours: on a torus."""
     labels = scattered(5)
     result = doped(labels, 20)
-    found = pair_correlation(result, r_max=3.5, placements=9)
+    found = pair_correlation(result, r_max=3.5, placements=19)
     positions, c = result.positions[:400], np.mean(labels[:400] == 1)
     gaps = np.hypot(*(positions[:, None] - positions).transpose(2, 0, 1))
     bonded = (gaps > 0) & (gaps < 1.1 * A)
@@ -174,8 +174,8 @@ def test_grains_have_no_pairs_with_each_other():
         grain=np.repeat([0, 1], len(one)).astype(np.int32),
         **beside,
     )
-    found = pair_correlation(both, placements=9)
-    parts = [pair_correlation(each, placements=9) for each in (one, two)]
+    found = pair_correlation(both, placements=19)
+    parts = [pair_correlation(each, placements=19) for each in (one, two)]
     np.testing.assert_array_equal(found.pairs, parts[0].pairs + parts[1].pairs)
 
 
@@ -215,6 +215,11 @@ def test_what_has_no_pairs_is_named(arguments, message):
         pair_correlation(doped(labels, 10), *arguments)
 
 
+def test_too_few_placements_are_named():
+    with pytest.raises(ValueError, match="placements: expected at least 19"):
+        pair_correlation(doped(scattered(0), 20), placements=18)
+
+
 def test_a_distance_without_sites_is_named():
     with pytest.raises(ValueError, match="r_max: expected a distance"):
         pair_correlation(doped(scattered(0), 20), r_max=2.0)
@@ -235,5 +240,5 @@ def test_figure_shows_ratios_envelopes_and_p():
 def test_a_classification_finds_its_own_pairs():
     result = doped(scattered(9), 20)
     np.testing.assert_array_equal(
-        result.pair_correlation("dopant", placements=9).pairs, pair_correlation(result, placements=9).pairs
+        result.pair_correlation("dopant", placements=19).pairs, pair_correlation(result, placements=19).pairs
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contextem._output import whole_file
 from contextem.columns import CLASSES
-from contextem.densities import densities
+from contextem.densities import Densities, densities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,6 +148,10 @@ class Classification:
             "lattice_constant_angstrom": self.lattice_constant,
             **self.provenance,
         }
+
+    def densities(self, **options: Any) -> Densities:
+        """Return the shares of defects with intervals and detection limits, see `contextem.densities.densities`."""
+        return densities(self, **options)
 
     def grain_lattices(self) -> tuple[GrainLattice, ...]:
         """Return the mean lattice of every grain, see `contextem.grain_lattices.grain_lattices`."""

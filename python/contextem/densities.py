@@ -27,8 +27,8 @@ labels expected to be false and n sites, on Poisson's statistics (Currie, https:
 
     detection limit = d / n,     P(Poisson(b + d) <= c) = 5 %,     c the least with P(Poisson(b) > c) <= 5 %,
 
-3.0 / n where no label is doubtful, about (2.71 + 3.29 sqrt(b)) / n where many are.  It is the limit for defects that
-look like those of the simulations, which nearly all get their label.
+3.0 / n where no label is doubtful, about (2.71 + 3.29 sqrt(b)) / n where many are.  It counts defects that get their
+label: where noise hides a part of them, divide it by the recall.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SiteFraction:
     count : int
         Those labelled as defects.
     expected_count : float
-        Posterior mean of how many are.
+        Those that are, most likely: sites times the likeliest share.
     interval_95 : (float, float)
         Of the fraction in the specimen; (0, 1) without sites.
     detection_limit : float

@@ -154,7 +154,7 @@ def pair_correlation(
     r_max : float
         Largest distance, Å.
     placements : int
-        At random; the p value is at least 1 / (placements + 1).
+        At random, at least 19; the p value is at least 1 / (placements + 1).
     seed : int
         Same seed, same placements.
 
@@ -165,8 +165,8 @@ def pair_correlation(
     Raises
     ------
     ValueError
-        If a kind is not known, both stand on one sublattice, there are fewer than two defects (one of each kind), or no
-        two sites stand within `r_max`.
+        If a kind is not known, both stand on one sublattice, there are fewer than two defects (one of each kind), no
+        two sites stand within `r_max`, or `placements` is less than 19.
 
     Examples
     --------
@@ -195,7 +195,9 @@ def pair_correlation(
     if min(m) < (1 if cross else 2):
         found = f"{m[0]} {kind} and {m[1]} {other}" if cross else f"{m[0]}"
         raise ValueError(f"kind: expected at least {'one of each' if cross else 'two'} ({kind}), got {found}")
-    shells, norms = _shells(here, sites, r_max)
+    if placements < 19:
+        raise ValueError(f"placements: expected at least 19, for a p value of 5 %, got {placements}")
+    shells, norms = _shells(here, sites, r_max, same=not cross)
     if len(norms) == 0:
         raise ValueError(f"r_max: expected a distance, Å, at which sites of {kind} stand, got {r_max}")
 
@@ -232,9 +234,10 @@ def pair_correlation(
     )
 
 
-def _shells(here: Classification, sites: list[NDArray[np.int64]], r_max: float) -> tuple[csr_array, NDArray[np.int64]]:
+def _shells(
+    here: Classification, sites: list[NDArray[np.int64]], r_max: float, *, same: bool
+) -> tuple[csr_array, NDArray[np.int64]]:
     """Return shells 1, 2, ... of pairs of sites (n, n'), each pair once, and their squared distances in a^2 / 3."""
-    same = len(sites[0]) == len(sites[1]) and bool(np.all(sites[0] == sites[1]))
     rows, columns, found = [], [], []
     limit = 3.0 * (r_max / here.lattice_constant) ** 2 + 1e-9
     for lattice in grain_lattices(here):
@@ -245,14 +248,12 @@ def _shells(here: Classification, sites: list[NDArray[np.int64]], r_max: float) 
         p, q = here.positions[sites[0][one]], here.positions[sites[1][two]]
         if same:
             i, j = cKDTree(p).query_pairs(reach, output_type="ndarray").astype(np.int64).reshape(-1, 2).T
+            h, k = _indices(q[j] - p[i], basis)
+            norm, allowed = 3 * (h * h + h * k + k * k), 0
         else:
             pairs = cKDTree(p).sparse_distance_matrix(cKDTree(q), reach, output_type="coo_matrix")
             i, j = pairs.row.astype(np.int64), pairs.col.astype(np.int64)
-        if same:
-            h, k = np.rint((q[j] - p[i]) @ np.linalg.inv(basis)).astype(np.int64).T
-            norm, allowed = 3 * (h * h + h * k + k * k), 0
-        else:
-            h, k = np.rint((q[j] - p[i]) @ np.linalg.inv(_SITE_BASIS @ basis)).astype(np.int64).T
+            h, k = _indices(q[j] - p[i], _SITE_BASIS @ basis)
             norm, allowed = h * h + h * k + k * k, 1
         kept = (norm > 0) & (norm <= limit) & (norm % 3 == allowed)
         rows.append(one[i[kept]])
@@ -262,6 +263,11 @@ def _shells(here: Classification, sites: list[NDArray[np.int64]], r_max: float) 
     place = (np.concatenate(rows), np.concatenate(columns)) if rows else (shell, shell)
     shape = (len(sites[0]), len(sites[1]))
     return csr_array((shell + 1, place), shape=shape), norms
+
+
+def _indices(vectors: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the lattice indices h and k, (2, M), of vectors (M, 2)."""
+    return np.asarray(np.rint(vectors @ np.linalg.inv(basis)).T, np.int64)
 
 
 def _words(pairs: PairCorrelation) -> str:
