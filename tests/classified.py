@@ -7,8 +7,9 @@ from contextem.columns import CLASSES
 
 
 def posterior(labels, certainty=0.8):
-    """(N, 5) float32: `certainty` for the class of each label, the rest shared evenly."""
-    p = np.full((len(labels), len(CLASSES)), (1.0 - certainty) / (len(CLASSES) - 1), np.float32)
+    """(N, 5) float32: `certainty`, of all or of each, for the class of each label, the rest shared evenly."""
+    rest = (1.0 - np.asarray(certainty)[..., None]) / (len(CLASSES) - 1)
+    p = np.broadcast_to(rest, (len(labels), len(CLASSES))).astype(np.float32)
     p[np.arange(len(labels)), np.asarray(labels, np.int64)] = certainty
     return p
 

@@ -1,4 +1,4 @@
-"""Counts, intervals, densities, table, summary and picture of a classification."""
+"""Counts, intervals, densities, table and summary of a classification."""
 
 import csv
 import json
@@ -8,12 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from classified import classification, posterior
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.stats import beta
 
 from contextem.classification import Classification
 from contextem.columns import CLASSES
-from contextem.micrograph import Micrograph
 
 ARRAYS = set(Classification.__dataclass_fields__) - {"sampling", "lattice_constant", "provenance"}
 LABELS = [0] * 40 + [1] * 10 + [2] * 45 + [3] * 4 + [4]
@@ -70,29 +68,6 @@ def test_unknown_columns_are_told_in_the_table(result, tmp_path):
     assert {row["unknown"] for row in rows} == {"0", "1"}
     assert [row["class"] for row in rows] == [CLASSES[i] for i in LABELS]
     assert np.array([row["familiarity"] for row in rows], float) == pytest.approx(result.familiarity, abs=6e-4)
-
-
-def test_unknown_columns_are_crossed_out_in_the_picture(result):
-    micrograph = Micrograph(np.random.default_rng(1).normal(size=(100, 120)).astype("f4"), 0.2)
-    some = with_unknown(result)
-    figure = some.plot(micrograph)
-    lines = figure.axes[0].lines
-    assert sum(len(line.get_xdata()) for line in lines) == len(result)
-    assert lines[-1].get_marker() == "x"
-    drawn = np.column_stack([lines[-1].get_ydata(), lines[-1].get_xdata()])
-    np.testing.assert_array_equal(drawn, result.positions[[5, 40, 41, 99]])
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts[0] == "metal  39"
-    assert texts[-1] == "unknown  4"
-
-
-@pytest.mark.parametrize("copies", [1, 300])
-def test_the_legend_fits_under_the_picture_whatever_it_counts(result, copies):
-    values = {name: np.concatenate([getattr(with_unknown(result), name)] * copies) for name in ARRAYS}
-    figure = replace(result, **values).plot(Micrograph(np.eye(100, 100, dtype="f4"), 0.2))
-    canvas = FigureCanvasAgg(figure)
-    extent = figure.legends[0].get_window_extent(canvas.get_renderer())
-    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.x1
 
 
 def test_entropy_of_certainty_and_ignorance():
@@ -183,15 +158,7 @@ def test_shapes_that_do_not_fit_are_named(result, name):
         Classification(**values)
 
 
-def test_overlay_shows_image_columns_legend_and_scale_bar(result, tmp_path):
-    micrograph = Micrograph(np.random.default_rng(1).normal(size=(100, 120)).astype("f4"), 0.2)
-    figure = result.plot(micrograph, title="WSe2")
-    (axes,) = figure.axes
-    assert axes.images[0].get_array().shape == (100, 120)
-    drawn = sum(len(line.get_xdata()) for line in axes.lines)
-    assert drawn == len(result)
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == [f"{n.replace('_', ' ')}  {c}" for n, c in result.counts.items()]
-    bar = [text.get_text() for text in axes.texts]
-    assert bar == ["0.2 nm"]  # a fifth of 24 Å is 0.48 nm
-    figure.savefig(tmp_path / "a.png", dpi=50)
+def test_what_a_terminal_shows_is_short(result):
+    assert repr(result) == (
+        "<Classification of 100 columns: 40 metal, 10 dopant, 45 X2, 4 single_vacancy, 1 double_vacancy>"
+    )

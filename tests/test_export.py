@@ -21,12 +21,13 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 import contextem as ctm
-from contextem.classification import COLOURS, Classification
+from contextem.classification import Classification
 from contextem.columns import CLASSES
 from contextem.micrograph import ReadError
 from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import simulate_micrograph
 from contextem.simulate.multislice import scan_probes
+from contextem.views import COLOURS
 
 METAL, DOPANT, X2, SINGLE_VACANCY, DOUBLE_VACANCY = range(5)
 LABELS = [METAL] * 40 + [DOPANT] * 10 + [X2] * 45 + [SINGLE_VACANCY] * 4 + [DOUBLE_VACANCY]

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from contextem.pairs import PairCorrelation
     from contextem.strain import StrainMap
 
-# Safe for colour-blind readers (Okabe and Ito), and told apart by marker as well.
-COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7")
-MARKERS = ("o", "D", "o", "^", "s")
-_COLOUR_OF = dict(zip((*CLASSES, "unknown", "contaminated"), (*COLOURS, "#FFFFFF", "#999999"), strict=True))
-
 
 @dataclass(frozen=True)
 class Classification:
@@ -101,6 +96,10 @@ class Classification:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return f"<Classification of {len(self)} columns: {counts}>"
+
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,) index of the most probable class."""
@@ -113,6 +112,16 @@ class Classification:
         p = self.probabilities
         entropy: NDArray[np.float32] = -np.sum(p * np.log2(np.maximum(p, np.finfo(np.float32).tiny)), axis=1)
         return entropy
+
+    @property
+    def stated_sampling(self) -> float:
+        """Sampling stated by file or user, Å/px: that of the lattice takes its place where the two disagree."""
+        return float(self.provenance.get("calibration", {}).get("stated_angstrom_per_px", self.sampling))
+
+    @property
+    def distortion(self) -> NDArray[np.float64]:
+        """(2, 2) what the scan did to (row, column) apart from its sampling; see `contextem.calibration`."""
+        return np.array(self.provenance.get("calibration", {}).get("distortion", np.eye(2)), np.float64)
 
     @property
     def counted(self) -> NDArray[np.bool_]:
@@ -228,7 +237,7 @@ class Classification:
         """
         from contextem.export.images import write_hspy
 
-        write_hspy(self, path, micrograph, _COLOUR_OF, overwrite=overwrite)
+        write_hspy(self, path, micrograph, overwrite=overwrite)
 
     def to_emd(self, path: str | os.PathLike[str], micrograph: Micrograph, *, overwrite: bool = True) -> None:
         """Write the micrograph (Å), `table()` (px) and `summary()` as EMD 1.0, the format of py4DSTEM.
@@ -313,97 +322,32 @@ class Classification:
         matplotlib.figure.Figure
             Save it with ``figure.savefig(path, dpi=200)``.
         """
-        from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
+        from contextem.views import draw_overlay
 
-        height, width = micrograph.shape
-        bond = self.lattice_constant / np.sqrt(3) / self.sampling
-        side = float(np.clip(0.11 * width / bond, 7.2, 14.4))  # inches; dense images get room for their columns
-        image_height = side * height / width
-        top, bottom = (0.35 if title else 0.08), 0.5
-        total = image_height + top + bottom
-        figure = Figure(figsize=(side + 0.16, total), facecolor="white")
-        axes = figure.add_axes(
-            (0.08 / (side + 0.16), bottom / total, side / (side + 0.16), image_height / total), frameon=False
-        )
-        low, high = np.percentile(micrograph.data, (0.5, 99.7))
-        axes.imshow(micrograph.data, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
-        if title:
-            axes.set_title(title, fontsize=11, pad=6)
+        return draw_overlay(self, micrograph, title)
 
-        # Markers four tenths of a bond wide, in points of the figure: they touch neither neighbour nor each other.
-        size = float(np.clip(0.42 * bond * side * 72 / width, 1.2, 9.0))
-        handles = []
-        for index, (name, colour, marker) in enumerate(zip(CLASSES, COLOURS, MARKERS, strict=True)):
-            chosen = (self.labels == index) & ~self.unknown
-            host = name in ("metal", "X2")
-            style: dict[str, Any] = {
-                "marker": marker,
-                "markersize": size if host else max(1.5 * size, 4.0),
-                "markerfacecolor": colour if host else "none",
-                "markeredgecolor": colour,
-                "markeredgewidth": 0.0 if host else float(np.clip(0.2 * size, 0.7, 1.6)),
-                "linestyle": "none",
-                "alpha": 0.85 if host else 1.0,
-            }
-            axes.plot(self.positions[chosen, 1], self.positions[chosen, 0], zorder=2 if host else 3, **style)
-            style |= {"markersize": 7, "markeredgewidth": 0.0 if host else 1.4}
-            label = f"{name.replace('_', ' ')}  {int(chosen.sum())}"
-            handles.append(Line2D([], [], label=label, **style))
-        if self.unknown.any():
-            crosses: dict[str, Any] = {"marker": "x", "linestyle": "none", "color": "white", "markeredgewidth": 1.2}
-            row, column = self.positions[self.unknown].T
-            axes.plot(column, row, zorder=3, markersize=max(1.2 * size, 4.0), **crosses)
-            label = f"unknown  {int(self.unknown.sum())}"
-            handles.append(Line2D([], [], label=label, markersize=6, **crosses | {"color": "0.4"}))
-        # letters are about six tenths of the font size wide, a marker and the gap to the next entry four times it
-        wide = 0.58 * sum(len(str(handle.get_label())) for handle in handles) + 3.8 * len(handles)
-        legend = figure.legend(
-            handles=handles,
-            loc="lower center",
-            ncols=len(handles),
-            frameon=False,
-            fontsize=min(9.0, 72 * side / wide),
-            handletextpad=0.2,
-            columnspacing=1.4,
-            bbox_to_anchor=(0.5, 0.01),
-        )
-        legend.set_in_layout(False)
-        _draw_scale_bar(axes, width, height, self.sampling)
-        return figure
+    def to_html(self, path: str | os.PathLike[str], micrograph: Micrograph, *, overwrite: bool = True) -> None:
+        """Write a report of one page: what was found, figures, numbers, and where every value comes from.
 
+        Parameters
+        ----------
+        path : path-like
+            The file, an ``.html``; it opens in any browser and prints on A4.
+        micrograph : Micrograph
+            The image the columns were found in.
+        overwrite : bool
+            Whether an existing file may be replaced.
 
-def _draw_scale_bar(axes: Any, width: int, height: int, sampling: float) -> None:
-    """Draw a bar of a round length, about a fifth of the image wide, on a dark ground."""
-    from matplotlib.patches import Rectangle
+        Raises
+        ------
+        FileExistsError
+            If the file exists and may not be replaced.
+        """
+        from contextem.page import write_report
 
-    target_nm = width * sampling / 10 / 5
-    length_nm = max(
-        (v for e in range(-2, 5) for v in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if v <= target_nm), default=target_nm
-    )
-    length = length_nm * 10 / sampling
-    row, column, thickness = 0.955 * height, 0.04 * width, 0.011 * height
-    pad = 0.015 * width
-    axes.add_patch(
-        Rectangle(
-            (column - pad, row - 0.052 * height),
-            length + 2 * pad,
-            0.052 * height + thickness + 0.012 * height,
-            facecolor="black",
-            alpha=0.6,
-            linewidth=0,
-            zorder=4,
-        )
-    )
-    axes.add_patch(Rectangle((column, row), length, thickness, facecolor="white", linewidth=0, zorder=5))
-    axes.text(
-        column + length / 2,
-        row - 0.008 * height,
-        f"{length_nm:g} nm",
-        color="white",
-        ha="center",
-        va="bottom",
-        fontsize=9,
-        zorder=5,
-    )
+        write_report(path, self, micrograph, overwrite=overwrite)
+
+    def _repr_html_(self) -> str:
+        from contextem.page import classification_html
+
+        return classification_html(self)

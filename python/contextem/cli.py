@@ -6,11 +6,12 @@ Every failure that is the input's ends with one sentence and exit status 2; noth
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 ENDINGS = (".columns.csv", ".overlay.png", ".summary.json")
+EXPORTS = {
+    "parquet": ".columns.parquet",
+    "hdf5": ".columns.h5",
+    "hspy": ".columns.hspy",
+    "emd": ".columns.emd",
+    "xyz": ".columns.xyz",
+}
+"""Endings of further files, by the name of their format."""
+REPORT = ".report.html"
 SIDECAR_HELP = """\b
 A YAML file has some of these lines, in keV, mrad and Å/px, and fractions, lattice_constant, signal, frame:
   host: WSe2
@@ -76,7 +86,9 @@ def context_options(command: F) -> F:
         click.option("--host", help="Formula of the host monolayer, such as WSe2."),
         click.option("--dopant", "dopants", multiple=True, help="Element on metal sites; repeat for several."),
         click.option("--energy-kev", type=float, help="Beam energy in keV; taken from the file where it holds one."),
-        click.option("--detector", help="HAADF, MAADF, LAADF; taken from the file where it names one."),
+        click.option(
+            "--detector", help="HAADF, MAADF, or ADF for lower angles; taken from the file where it names one."
+        ),
         click.option("--inner", type=float, help="Inner collection semi-angle of the detector in mrad."),
         click.option("--outer", type=float, help="Outer collection semi-angle of the detector in mrad."),
         click.option(
@@ -113,6 +125,29 @@ def context_options(command: F) -> F:
 )
 @click.option("--device", help="Torch device of the classifier, such as cuda.")
 @click.option(
+    "--estimate-angles/--no-estimate-angles",
+    default=None,
+    help="Take the collection angles from the image, or nominal ones; by default from the image where none are stated.",
+)
+@click.option(
+    "--also",
+    type=(click.Path(path_type=Path), str),
+    multiple=True,
+    metavar="FILE DETECTOR",
+    help="Image of another detector that recorded at the same time, and its name.",
+)
+@click.option("--series", is_flag=True, help="FILES are one series of the same area: averaged after registration.")
+@click.option(
+    "--export", "exports", type=click.Choice(tuple(EXPORTS)), multiple=True, help="Write the result in this form too."
+)
+@click.option(
+    "--report",
+    is_flag=False,
+    flag_value=REPORT,
+    metavar="[OUT.html]",
+    help="Write a page with everything; as NAME.report.html where no name is given.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -138,6 +173,11 @@ def classify(
     frame: int | None,
     model_folder: Path | None,
     device: str | None,
+    estimate_angles: bool | None,
+    also: tuple[tuple[Path, str], ...],
+    series: bool,
+    exports: tuple[str, ...],
+    report: str | None,
     output: Path,
     overwrite: bool,
     skip_existing: bool,
@@ -172,6 +212,14 @@ def classify(
     given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
     shared = Settings() if context_file is None else read_settings(context_file, f"context file {context_file.name}")
     chosen = _choose_files(files, context_file)
+    frames: list[Path] = chosen if series else []
+    chosen = chosen[:1] if series else chosen
+    if len(chosen) > 1:
+        for option, single in (("--also", also), ("--report", report not in (None, REPORT))):
+            if single:
+                raise ValueError(f"{option}: expected with one of FILES, got {len(chosen)}; classify them one by one")
+    if report is not None and not report.endswith(".html"):
+        raise ValueError(f"--report: expected a name that ends with .html, or none behind all FILES, got {report}")
     settings = {file: settings_of(file, given, shared) for file in chosen}
     if inner is not None and outer is not None:
         settings = {file: said.with_angles(inner, outer, COMMAND_LINE) for file, said in settings.items()}
@@ -180,31 +228,56 @@ def classify(
         settings = {file: _ask_host(said) for file, said in settings.items()}
     for said in settings.values():
         said.context()  # what is wrong or missing is told before the first file is classified
+    run = _Run(device, estimate_angles, also, tuple(frames), tuple(dict.fromkeys(exports)), report, output)
     for file in chosen if skip_existing else ():
-        if all(path.exists() for path in _results(file, output)):
+        if all(path.exists() for path in run.results(file)):
             del settings[file]
     if len(settings) < len(chosen):
         click.echo(f"skipped {len(chosen) - len(settings)} of {len(chosen)} files, whose results exist")
-    results = [path for file in settings for path in _results(file, output)]
+    results = [path for file in settings for path in run.results(file)]
     _refuse_existing(
         results, overwrite or skip_existing, "--overwrite, or leave out what is there with --skip-existing"
     )
     model = load_model(model_folder)
     if alone:
         for file, said in settings.items():
-            click.echo(_classify_file(file, said, model, device, output, ask=_at_terminal()))
+            click.echo(_classify_file(file, said, model, run, ask=_at_terminal()))
     else:
-        _classify_files(settings, model, device, output)
+        _classify_files(settings, model, run)
 
 
-def _classify_files(settings: dict[Path, Settings], model: Model, device: str | None, output: Path) -> None:
+@dataclass(frozen=True)
+class _Run:
+    """What is done with each file, apart from its settings."""
+
+    device: str | None
+    estimate_angles: bool | None
+    also: tuple[tuple[Path, str], ...]
+    frames: tuple[Path, ...]  # of a series; empty where files are no series
+    exports: tuple[str, ...]
+    report: str | None
+    output: Path
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Endings of what is written into the output folder."""
+        page = (REPORT,) if self.report == REPORT else ()
+        return (*ENDINGS, *(EXPORTS[each] for each in self.exports), *page)
+
+    def results(self, file: Path) -> list[Path]:
+        """Return all that is written of a file."""
+        page = [] if self.report in (None, REPORT) else [Path(str(self.report))]
+        return [*(self.output / f"{file.stem}{ending}" for ending in self.endings), *page]
+
+
+def _classify_files(settings: dict[Path, Settings], model: Model, run: _Run) -> None:
     """Classify file by file; one that fails stops no other, and is told of at the end."""
     from tqdm import tqdm
 
     failures: dict[Path, str] = {}
     for file, said in tqdm(settings.items(), desc="classifying", unit="file", disable=None, leave=False):
         try:
-            line = _classify_file(file, said, model, device, output)
+            line = _classify_file(file, said, model, run)
         except Exception as error:
             expected = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError)
             failures[file] = _sentence(error) if expected else f"{type(error).__name__}: {_sentence(error)}"
@@ -217,34 +290,39 @@ def _classify_files(settings: dict[Path, Settings], model: Model, device: str | 
         raise click.exceptions.Exit(1)
 
 
-def _classify_file(
-    file: Path, settings: Settings, model: Model, device: str | None, output: Path, *, ask: bool = False
-) -> str:
+def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, ask: bool = False) -> str:
     """Read, classify and write one file; return what came out."""
+    from contextem.micrograph import Detector
     from contextem.pipeline import classify as classify_micrograph
 
     context = settings.context()
-    micrograph = _read_micrograph(file, settings, context.lattice_constant)
+    micrograph = _read_micrograph(file, settings, context.lattice_constant, run.frames)
     if ask:
         micrograph = _ask_recording(micrograph)
     _require_recording(micrograph, file)
-    result = classify_micrograph(micrograph, context, model=model, device=device)
-    return f"{file.name}: {_describe(result, micrograph)}\n{_write_results(result, micrograph, output, file.stem)}"
-
-
-def _read_micrograph(file: Path, settings: Settings, lattice_constant: float) -> Micrograph:
-    """Read a file as the settings tell, with the provenance that is theirs."""
-    from contextem.micrograph import read
-
-    micrograph = read(
-        file,
-        sampling=settings.sampling,
-        energy=settings.energy,
-        detector=settings.detector,
-        signal=settings.signal,
-        frame=settings.frame,
-        lattice_constant=lattice_constant if settings.sampling == "estimate" else None,
+    others = [
+        _read_micrograph(other, replace(settings, detector=Detector(name)), context.lattice_constant, ())
+        for other, name in run.also
+    ]
+    result = classify_micrograph(
+        [micrograph, *others], context, model=model, device=run.device, estimate_angles=run.estimate_angles
     )
+    return f"{file.name}: {_describe(result, micrograph)}\n{_write_results(result, micrograph, run, file)}"
+
+
+def _read_micrograph(file: Path, settings: Settings, lattice_constant: float, frames: tuple[Path, ...]) -> Micrograph:
+    """Read a file, or average the frames of a series, as the settings tell, with the provenance that is theirs."""
+    from contextem.micrograph import read, read_series
+    from contextem.series import average
+
+    said: dict[str, Any] = {
+        "sampling": settings.sampling,
+        "energy": settings.energy,
+        "detector": settings.detector,
+        "signal": settings.signal,
+        "lattice_constant": lattice_constant if settings.sampling == "estimate" else None,
+    }
+    micrograph = average(read_series(frames, **said)) if frames else read(file, frame=settings.frame, **said)
     provenance = {
         name: text.replace("user", settings.origin[name], 1) if text.startswith("user") else text
         for name, text in micrograph.provenance.items()
@@ -290,10 +368,11 @@ def _choose_files(inputs: Sequence[Path], context_file: Path | None) -> list[Pat
     from contextem._files import find_files
 
     found, skipped = find_files(inputs)
-    files = [file for file in found if not file.name.endswith(ENDINGS)]
+    written = (*ENDINGS, *EXPORTS.values(), REPORT)
+    files = [file for file in found if not file.name.endswith(written)]
     known = {file.with_suffix(suffix).name for file in files for suffix in (".yaml", ".yml")}
     known |= {"contextem.yaml", "contextem.yml", "" if context_file is None else context_file.name}
-    left = [path.name for path in skipped if path.name not in known and not path.name.endswith(ENDINGS)]
+    left = [path.name for path in skipped if path.name not in known and not path.name.endswith(written)]
     if left:
         more = f" and {len(left) - 8} more" if len(left) > 8 else ""
         click.echo(f"left out, as no micrographs: {', '.join(left[:8])}{more}", err=True)
@@ -309,10 +388,6 @@ def _choose_files(inputs: Sequence[Path], context_file: Path | None) -> list[Pat
     return files
 
 
-def _results(file: Path, output: Path) -> list[Path]:
-    return [output / f"{file.stem}{ending}" for ending in ENDINGS]
-
-
 def _refuse_existing(paths: list[Path], overwrite: bool, option: str = "--overwrite") -> None:
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
@@ -325,23 +400,37 @@ def _refuse_existing(paths: list[Path], overwrite: bool, option: str = "--overwr
 def _describe(result: Classification, micrograph: Micrograph) -> str:
     unknown = {"unknown": int(result.unknown.sum())} if result.unknown.any() else {}
     counts = ", ".join(f"{count} {name}" for name, count in (result.counts | unknown).items())
-    origin = micrograph.provenance["sampling"]
-    return f"{len(result)} columns ({counts}); sampling {micrograph.sampling:.4g} Å/px ({origin})"
+    stated = f"{micrograph.sampling:.4g} Å/px ({micrograph.provenance['sampling']})"
+    by_lattice = result.provenance["calibration"]["used"] == "lattice"
+    sampling = f"{result.sampling:.4g} Å/px by the lattice instead of {stated}" if by_lattice else stated
+    return f"{len(result)} columns ({counts}); sampling {sampling}"
 
 
-def _write_results(result: Classification, micrograph: Micrograph, folder: Path, stem: str) -> str:
-    """Write table, picture and summary, all three or none, and say where."""
+def _write_results(result: Classification, micrograph: Micrograph, run: _Run, file: Path) -> str:
+    """Write all that is wanted of a file, whole or nothing of it, and say where."""
     import tempfile
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{stem}.", dir=folder) as name:
-        made = [Path(name) / f"{stem}{ending}" for ending in ENDINGS]
-        result.to_csv(made[0])
-        result.plot(micrograph, title=_title(result)).savefig(made[1], dpi=200)
-        result.to_json(made[2])
-        for path in made:
-            path.replace(folder / path.name)
-    return f"wrote {', '.join(str(folder / path.name) for path in made)}"
+    writers: dict[str, Callable[[Path], Any]] = {
+        ENDINGS[0]: result.to_csv,
+        ENDINGS[1]: lambda path: result.plot(micrograph, title=_title(result)).savefig(path, dpi=200),
+        ENDINGS[2]: result.to_json,
+        EXPORTS["parquet"]: result.to_parquet,
+        EXPORTS["hdf5"]: result.to_hdf5,
+        EXPORTS["hspy"]: lambda path: result.to_hspy(path, micrograph),
+        EXPORTS["emd"]: lambda path: result.to_emd(path, micrograph),
+        EXPORTS["xyz"]: lambda path: result.to_ase().write(path, format="extxyz"),
+        REPORT: lambda path: result.to_html(path, micrograph),
+    }
+    run.output.mkdir(parents=True, exist_ok=True)
+    results = run.results(file)
+    with tempfile.TemporaryDirectory(prefix=f".{file.stem}.", dir=run.output) as name:
+        made = [Path(name) / path.name for path in results]
+        for path, ending in zip(made, (*run.endings, REPORT), strict=False):
+            writers[ending](path)
+        for path, target in zip(made, results, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
+    return f"wrote {', '.join(map(str, results))}"
 
 
 def _title(result: Classification) -> str:
@@ -376,7 +465,8 @@ def demo(output: Path) -> None:
     click.echo(f"{micrograph.source}: {_describe(result, micrograph)}; {seconds:.1f} s")
     found = score_columns(result, positions, labels, tolerance=0.5)
     click.echo(found.table())
-    click.echo(_write_results(result, micrograph, output, "demo"))
+    run = _Run(None, None, (), (), (), REPORT, output)
+    click.echo(_write_results(result, micrograph, run, Path("demo")))
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ WIDTH = 8.0 / 2.54
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#999933")
 """Colours of the classifiers, in their order (Okabe and Ito)."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1)))
+GREY_LEVELS = (0.5, 99.7)
+"""Percentiles of the pixels of a micrograph that become black and white."""
 STYLE: Any = {
     "font.size": 7.5,
     "axes.labelsize": 8,
@@ -52,3 +55,15 @@ def plain(axes: Axes) -> None:
     """Leave two spines and a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, lw=0.5)
+
+
+def round_length(longest: float) -> float:
+    """Return the greatest of 1, 2 and 5 times a power of ten that is not above `longest`: that of a scale bar.
+
+    Examples
+    --------
+    >>> round_length(4.1), round_length(0.3)
+    (2.0, 0.2)
+    """
+    power = 10.0 ** math.floor(math.log10(longest))
+    return max(float(f"{digit * power:g}") for digit in (1, 2, 5) if digit * power <= longest * (1 + 1e-9))

@@ -202,6 +202,11 @@ class Micrograph:
             raise TypeError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
         return np.ascontiguousarray(self.data, dtype=dtype)
 
+    def _repr_html_(self) -> str:
+        from contextem._html import micrograph_html
+
+        return micrograph_html(self)
+
 
 def read(
     path: str | os.PathLike[str],

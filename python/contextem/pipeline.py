@@ -110,6 +110,7 @@ def classify(
             "micrograph": _origin(given[0]),
             "further_micrographs": [_origin(each) for each in given[1:]],
             "model": {name: model.info[name] for name in ("name", "version") if name in model.info},
+            "stated": {"context": contexts[0].to_dict(), "estimate_angles": estimate_angles},
             "warnings": remarks,
             "contextem_version": __version__,
         },

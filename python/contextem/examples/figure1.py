@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem._output import whole_file
-from contextem.classification import COLOURS, MARKERS, Classification
+from contextem.classification import Classification
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.figures import WIDTH, style
@@ -32,6 +32,7 @@ from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups, draw_scan, record
 from contextem.simulate.render import MARGIN, superpose
 from contextem.simulate.structures import METAL, X2, Monolayer, doped_monolayer, host_of
+from contextem.views import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

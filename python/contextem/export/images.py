@@ -13,11 +13,13 @@ import numpy as np
 from contextem._output import whole_file
 from contextem.columns import CLASSES
 from contextem.export.tables import UNITS, table
+from contextem.views import COLOURS
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
     from contextem.micrograph import Micrograph
 
+_COLOUR_OF = dict(zip((*CLASSES, "unknown", "contaminated"), (*COLOURS, "#FFFFFF", "#999999"), strict=True))
 _RING = 0.8  # bonds, diameter of a marker: it frames its column and leaves the next one free
 
 
@@ -25,7 +27,6 @@ def write_hspy(
     result: Classification,
     path: str | os.PathLike[str],
     micrograph: Micrograph,
-    colours: Mapping[str, str],
     *,
     overwrite: bool = True,
 ) -> None:
@@ -39,8 +40,6 @@ def write_hspy(
         The file; HyperSpy wants its name to end with ``.hspy``.
     micrograph : Micrograph
         The image the columns were found in.
-    colours : mapping of str to str
-        Colour of the markers of each class, and of those ``"unknown"`` and ``"contaminated"``.
     overwrite : bool
         Whether an existing file may be replaced.
 
@@ -56,7 +55,7 @@ def write_hspy(
     _check_micrograph(result, micrograph)
     if os.path.splitext(path)[1] != ".hspy":
         raise ValueError(f"path: expected a name that ends with .hspy, got {os.fspath(path)!r}")
-    scale = micrograph.sampling / 10.0  # nm/px
+    scale = result.sampling / 10.0  # nm/px
     chosen = {name: (result.labels == index) & result.counted for index, name in enumerate(CLASSES)}
     chosen |= {"unknown": result.unknown, "contaminated": result.contaminated & ~result.unknown}
     markers = {
@@ -72,7 +71,7 @@ def write_hspy(
                 "sizes": (_RING * result.lattice_constant / np.sqrt(3.0) / 10.0,),
                 "units": "x",
                 "facecolors": "none",
-                "edgecolors": colours[name],
+                "edgecolors": _COLOUR_OF[name],
                 "linewidths": 1.5,
             },
         }
@@ -160,7 +159,7 @@ def write_emd(
         array["data"] = micrograph.data
         array["data"].attrs["units"] = ""
         for axis, name in enumerate(("row", "column")):
-            array[f"dim{axis}"] = np.array([0.0, micrograph.sampling])  # the first two of evenly spaced ones
+            array[f"dim{axis}"] = np.array([0.0, result.sampling])  # the first two of evenly spaced ones
             array[f"dim{axis}"].attrs.update({"name": name, "units": "A"})
 
         points = _emd_group(root, "columns", "PointList", meaning={"units": dict(UNITS), "classes": list(CLASSES)})
@@ -172,11 +171,12 @@ def write_emd(
 def _check_micrograph(result: Classification, micrograph: Micrograph) -> None:
     """Raise ValueError unless the columns may have been found in the micrograph."""
     outside = ((result.positions < -0.5) | (result.positions > np.array(micrograph.shape) - 0.5)).any(axis=1)
-    if outside.any() or not np.isclose(micrograph.sampling, result.sampling, rtol=1e-6):
+    if outside.any() or not np.isclose(micrograph.sampling, result.stated_sampling, rtol=1e-6):
         height, width = micrograph.shape
         raise ValueError(
-            f"micrograph: expected the one that was classified, of {result.sampling:g} Å/px and with all columns "
-            f"inside, got one of {micrograph.sampling:g} Å/px and {height} x {width} px with {outside.sum()} outside"
+            f"micrograph: expected the one that was classified, of {result.stated_sampling:g} Å/px and with all "
+            f"columns inside, got one of {micrograph.sampling:g} Å/px and {height} x {width} px with {outside.sum()} "
+            "outside"
         )
 
 

@@ -1,7 +1,7 @@
 """The atoms that a classification tells of, so that a defect found can be simulated again.
 
-    (x, y, z) = (x0 + s row, y0 + s column, z)        s the sampling, (x0, y0) where pixel (0, 0) lies in the cell
-
+    (x, y) = (x0, y0) + s D^-1 (row, column)       s the sampling, D the distortion of the scan, (x0, y0) where pixel
+                                                   (0, 0) lies in the cell
 x runs along the rows' index and the beam along +z, as in abTEM and in `contextem.simulate`; the cell has the three
 planes of `contextem.simulate.structures.supercell`, chalcogens at t/4 and 5t/4 and metals at 3t/4 of a cell 3t/2 high.
 """
@@ -108,7 +108,7 @@ def to_atoms(
     order = np.argsort(which, kind="stable")
     which, z = which[order], z[order]
 
-    xy = result.sampling * result.positions[kept]
+    xy = result.sampling * result.positions[kept] @ np.linalg.inv(result.distortion).T
     origin = margin - xy.min(axis=0)
     metal, doped, x = elements.values()
     atoms: Any = Atoms(

@@ -1,0 +1,111 @@
+"""Pages and parts of pages: templates in which every value is escaped, and what a notebook shows of a micrograph."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from contextem.figures import GREY_LEVELS, round_length
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from contextem.micrograph import Micrograph
+
+DOTS_PER_INCH = 150
+THUMBNAIL = 320
+"""Longer side of a micrograph in a notebook, px."""
+ORIGINS = {"file": "the file", "user": "the user", "table": "the table of hosts", "default": "default"}
+"""What is said of where a value comes from; other words stand as they are."""
+
+
+def fill(template: str, **values: Any) -> str:
+    """Return a template of the package with its values, escaped; a missing one is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("contextem"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+def picture(figure: Figure, alt: str, caption: str = "") -> dict[str, Any]:
+    """Return a figure as a picture for a template, with what is said of it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    width, height = (round(float(side) * DOTS_PER_INCH) for side in figure.get_size_inches())
+    return {"png": _data_uri(file), "width": width, "height": height, "alt": alt, "caption": caption}
+
+
+def _data_uri(file: io.BytesIO) -> str:
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def row(name: str, value: str, origin: str | None = None) -> dict[str, str]:
+    """Return a row of a table of values and their origins."""
+    return {"name": name, "value": value, "origin": ORIGINS.get(str(origin), str(origin or ""))}
+
+
+def recording_rows(micrograph: Micrograph, of: str = "") -> Iterator[dict[str, str]]:
+    """Yield the facts of a micrograph with their origin; `of` stands after energy and detector."""
+    origin = micrograph.provenance
+    if micrograph.source is not None:
+        yield row("file", micrograph.source)
+    height, width = micrograph.shape
+    yield row("image", f"{width} × {height} px, {field(micrograph)} nm, {micrograph.data.dtype}")
+    yield row("sampling", f"{micrograph.sampling:.5g} Å/px", origin.get("sampling"))
+    if micrograph.energy is not None:
+        yield row(f"beam energy{of}", f"{micrograph.energy / 1e3:g} keV", origin.get("energy"))
+    if micrograph.detector is not None:
+        yield row(f"detector{of}", detector_words(micrograph.detector.to_dict()), origin.get("detector"))
+
+
+def field(micrograph: Micrograph, sampling: float | None = None) -> str:
+    """Return width and height in nm, by another sampling than the micrograph's if one is given, Å/px."""
+    height, width = (0.1 * (sampling or micrograph.sampling) * side for side in micrograph.shape)
+    return f"{width:.3g} × {height:.3g}"
+
+
+def detector_words(detector: Mapping[str, Any]) -> str:
+    """Return name and angles of a detector."""
+    inner, outer = detector["inner"], detector["outer"]
+    return detector["name"] if inner is None or outer is None else f"{detector['name']} {inner:g}–{outer:g} mrad"
+
+
+def micrograph_html(micrograph: Micrograph) -> str:
+    """Return what a notebook shows of a micrograph: a small picture with a scale bar, and the facts with their origin.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        Of any size.
+
+    Returns
+    -------
+    str
+        HTML, some ten to a hundred kilobytes.
+    """
+    from PIL import Image
+
+    low, high = np.percentile(micrograph.data, GREY_LEVELS)
+    grey = np.clip((micrograph.as_float() - low) * (255.0 / max(high - low, np.finfo(np.float32).tiny)), 0, 255)
+    image = Image.fromarray(grey.astype(np.uint8))
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    file = io.BytesIO()
+    image.save(file, "png")
+    pixel = micrograph.sampling * micrograph.shape[1] / image.width  # of the small picture, Å
+    length = round_length(0.3 * image.width * pixel / 10)
+    return fill(
+        "micrograph.html",
+        image={"png": _data_uri(file), "width": image.width, "height": image.height, "alt": "the micrograph"},
+        bar={"text": f"{length:g} nm", "width": round(10 * length / pixel)},
+        origins=list(recording_rows(micrograph)),
+    )
