@@ -392,6 +392,7 @@ def test_demo_prints_scores_and_writes_results(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "demo.columns.csv",
         "demo.overlay.png",
+        "demo.report.html",
         "demo.summary.json",
     ]
     assert run("demo", "-o", tmp_path).exit_code == 0

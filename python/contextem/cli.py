@@ -305,7 +305,11 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
         for other, name in run.also
     ]
     result = classify_micrograph(
-        [micrograph, *others], context, model=model, device=run.device, estimate_angles=run.estimate_angles
+        [micrograph, *others] if others else micrograph,
+        context,
+        model=model,
+        device=run.device,
+        estimate_angles=run.estimate_angles,
     )
     return f"{file.name}: {_describe(result, micrograph)}\n{_write_results(result, micrograph, run, file)}"
 
@@ -410,6 +414,8 @@ def _write_results(result: Classification, micrograph: Micrograph, run: _Run, fi
     """Write all that is wanted of a file, whole or nothing of it, and say where."""
     import tempfile
 
+    from contextem._output import whole_file
+
     writers: dict[str, Callable[[Path], Any]] = {
         ENDINGS[0]: result.to_csv,
         ENDINGS[1]: lambda path: result.plot(micrograph, title=_title(result)).savefig(path, dpi=200),
@@ -428,8 +434,8 @@ def _write_results(result: Classification, micrograph: Micrograph, run: _Run, fi
         for path, ending in zip(made, (*run.endings, REPORT), strict=False):
             writers[ending](path)
         for path, target in zip(made, results, strict=True):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, target)
+            with whole_file(target) as temporary:
+                shutil.copyfile(path, temporary)
     return f"wrote {', '.join(map(str, results))}"
 
 

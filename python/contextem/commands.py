@@ -31,7 +31,9 @@ def commands(classification: Classification, micrograph: Micrograph) -> list[str
     >>> from contextem.examples import demo_micrograph
     >>> from contextem.pipeline import classify
     >>> micrograph, context, *_ = demo_micrograph()
-    >>> (script,) = commands(classify(micrograph, context), micrograph)
+    >>> shell, script = commands(classify(micrograph, context), micrograph)
+    >>> shell
+    'contextem classify demo.tif --host WSe2 --dopant Cr --energy-kev 80 --detector HAADF --inner 70 --outer 200'
     >>> script.splitlines()[2]
     "micrograph = ctm.read('demo.tif')"
     """
