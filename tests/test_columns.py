@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_fields import agreement, read_labels
 from scipy.spatial import cKDTree
 
 from contextem.columns import CLASSES, Columns, find_columns
@@ -388,7 +388,7 @@ def test_titanium_doped_fields(experimental_data, field, image):
     micrograph = read(experimental_data / f"ti_wse2_field{field}_{image}.dm4")
     columns = find_columns(micrograph, Host(3.32))
     positions, labels = read_labels(experimental_data / f"ti_wse2_field{field}_columns.csv")
-    recall, of_vacancies, extra = agreement(columns, positions, labels, 0.8 / micrograph.sampling)
+    recall, of_vacancies, extra = agreement(columns.positions, positions, labels, 0.8 / micrograph.sampling)
     assert recall >= 0.97
     assert of_vacancies >= 0.90
     assert extra <= 0.03
@@ -398,21 +398,7 @@ def test_titanium_doped_fields(experimental_data, field, image):
 def test_chromium_doped_field(experimental_data):
     micrograph = Micrograph(np.load(experimental_data / "cr_wse2_field9_adf2.npy"), 0.257)
     positions, labels = read_labels(experimental_data / "cr_wse2_field9_columns.csv")
-    recall, of_vacancies, extra = agreement(find_columns(micrograph, Host(3.32)), positions, labels, 0.8 / 0.257)
+    recall, of_vacancies, extra = agreement(
+        find_columns(micrograph, Host(3.32)).positions, positions, labels, 0.8 / 0.257
+    )
     assert recall >= 0.97 and of_vacancies >= 0.90 and extra <= 0.03
-
-
-def read_labels(path):
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    positions = np.array([[float(row["row"]), float(row["column"])] for row in rows])
-    return positions, np.array([row["class"] for row in rows])
-
-
-def agreement(columns, positions, labels, tolerance):
-    """Share of the labels found, of the single vacancies found, and of sites without a label among the labels."""
-    hit, _, _, _ = compare(columns.positions, positions, (np.inf, np.inf), tolerance, -np.inf)
-    low, high = positions.min(axis=0), positions.max(axis=0)
-    within = ((columns.positions >= low) & (columns.positions <= high)).all(axis=1)
-    gap, _ = cKDTree(positions).query(columns.positions[within])
-    return hit.mean(), hit[labels == "single_vacancy"].mean(), np.mean(gap > tolerance)

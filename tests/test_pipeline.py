@@ -1,13 +1,9 @@
 """The spine as a whole: simulated micrographs whose truth is known, and the labelled experimental ones."""
 
-import csv
-import warnings
-
 import numpy as np
 import pytest
 
 import contextem as ctm
-from contextem.columns import CLASSES
 from contextem.evidence import better_context
 from contextem.examples import demo_micrograph
 from contextem.measurement import measure
@@ -203,23 +199,3 @@ def test_what_the_model_never_saw_is_refused_or_warned_of(simulated):
         ctm.classify(simulated.micrograph, ctm.Context("MoS2", "V", energy=80e3, detector="LAADF"))
     with pytest.warns(UserWarning, match="not trained on Pd"):
         ctm.classify(simulated.micrograph, ctm.Context("MoS2", "Pd", energy=80e3, detector="HAADF"))
-
-
-@pytest.mark.experimental
-@pytest.mark.parametrize("field", [2, 11])
-def test_labelled_ti_wse2_field(field, experimental_data, capsys):
-    """Trained on simulation only; the few doubtful dopant labels are left out, as are sites the table does not list."""
-    with (experimental_data / f"ti_wse2_field{field}_columns.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["class"] != "dopant"]
-    positions = np.array([(row["row"], row["column"]) for row in rows], float)
-    labels = np.array([CLASSES.index(row["class"]) for row in rows])
-    context = ctm.Context("WSe2", "Ti", energy=80e3, detector="HAADF")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        micrograph = ctm.read(experimental_data / f"ti_wse2_field{field}_haadf.dm4", detector="HAADF")
-        result = ctm.classify(micrograph, context)
-    scores = score_columns(result, positions, labels, tolerance=0.8, count_extra=False)
-    with capsys.disabled():
-        print(f"\nTi:WSe2 field {field}, HAADF\n{scores.table()}")
-    assert scores.missed.sum() <= 0.03 * len(labels)
-    assert scores.macro_f1 >= 0.80
