@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
-from contextem.cli import ENDINGS, main
+from contextem.cli import ENDINGS, EXPORTS, REPORT, main
 from contextem.micrograph import Detector
 from contextem.model import Model, load_model
 from contextem.simulate.conditions import REFERENCE
@@ -426,3 +426,77 @@ def test_simulate_and_train_say_what_they_need(tmp_path):
     assert_refused(run("simulate", "--preset", "tmd96"), "--output")
     assert_refused(run("train", tmp_path / "nothing", "-o", tmp_path / "model"), "manifest.json")
     assert_refused(run("evaluate", tmp_path), "model.json")
+
+
+@pytest.fixture(scope="module")
+def demo_file(tmp_path_factory):
+    """The packaged micrograph in a folder of its own, and what is to be said of it."""
+    from importlib.resources import files
+
+    path = tmp_path_factory.mktemp("demo") / "demo.tif"
+    path.write_bytes((files("contextem") / "examples" / "demo.tif").read_bytes())
+    return path
+
+
+SAID = ("--host", "WSe2", "--dopant", "Cr", "--energy-kev", 80, "--detector", "HAADF")
+
+
+def test_every_export_and_the_report_are_written_with_the_rest(demo_file, tmp_path):
+    exports = [word for name in EXPORTS for word in ("--export", name)]
+    done = run("classify", demo_file, *SAID, *exports, "-o", tmp_path / "out", "--report")
+    assert done.exit_code == 0, done.output
+    expected = {f"demo{ending}" for ending in (*ENDINGS, *EXPORTS.values(), REPORT)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+    # what was written is no input of the next run
+    again = run("classify", tmp_path / "out", *SAID, "-o", tmp_path / "out")
+    assert_refused(again, "found none")
+
+
+def test_the_report_may_have_a_name_of_its_own(demo_file, tmp_path):
+    done = run("classify", demo_file, *SAID, "-o", tmp_path / "out", "--report", tmp_path / "pages" / "field.html")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "pages" / "field.html").read_text().startswith("<!DOCTYPE html>")
+    assert_refused(run("classify", "--report", demo_file, *SAID, "-o", tmp_path / "new"), "FILES")
+    refused = run("classify", demo_file, *SAID, "-o", tmp_path / "new", "--report", "field.pdf")
+    assert_refused(refused, "--report", ".html", "field.pdf")
+
+
+def test_two_detectors_are_classified_together(demo_file, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = run("classify", demo_file, *SAID, "--also", demo_file, "MAADF", "--no-estimate-angles", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "Warning: context: the image looks less like WSe2 on MAADF than like WSe2 on HAADF of" in done.output
+    summary = json.loads((tmp_path / "demo.summary.json").read_text())
+    assert [each["context"]["detector"]["name"] for each in summary["further_detectors"]] == ["MAADF"]
+    refused = run("classify", demo_file, *SAID, "--also", demo_file, "SE", "-o", tmp_path / "new")
+    assert_refused(refused, "detector", "'SE'")
+
+
+def test_a_series_is_averaged(demo_file, tmp_path):
+    data = tifffile.imread(demo_file).astype(np.float32)
+    for number, shift in enumerate((0, 1, 3)):
+        np.save(tmp_path / f"frame{number}.npy", np.roll(data, shift, axis=0))
+    frames = [tmp_path / f"frame{number}.npy" for number in range(3)]
+    done = run("classify", *frames, *SAID, "--sampling", 0.125, "--series", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"frame0{each}" for each in ENDINGS)
+
+
+def test_angles_are_taken_from_the_image_or_not(demo_file, tmp_path):
+    angles = {}
+    for word in ("--estimate-angles", "--no-estimate-angles"):
+        done = run("classify", demo_file, *SAID, word, "-o", tmp_path / word)
+        assert done.exit_code == 0, done.output
+        summary = json.loads((tmp_path / word / "demo.summary.json").read_text())
+        angles[word] = summary["context"]["detector"]["inner"]
+    assert angles["--estimate-angles"] == pytest.approx(70, abs=5)
+    assert angles["--no-estimate-angles"] is None
+
+
+def test_the_scan_may_be_corrected_first(demo_file, tmp_path):
+    done = run("classify", demo_file, *SAID, "--correct-scan", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "demo.summary.json").read_text())
+    assert summary["micrograph"]["source"] == "demo.tif, jitter and drift corrected"
+    assert_refused(run("classify", demo_file, *SAID, "--correct-scan", "--also", demo_file, "MAADF"), "--correct-scan")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from contextem.moments import column_moments, patch_moments
     from contextem.patches import extract_patches
     from contextem.pipeline import classify
+    from contextem.scan import correct_scan
+    from contextem.series import average
     from contextem.zernike import ZernikeBasis, rotation_invariants
 
 _MODULE_OF = {
@@ -43,6 +45,8 @@ _MODULE_OF = {
     "load_model": "model",
     "Classification": "classification",
     "classify": "pipeline",
+    "average": "series",
+    "correct_scan": "scan",
 }
 _MODULES = ("autograd",)
 
@@ -55,9 +59,11 @@ __all__ = [
     "Micrograph",
     "ZernikeBasis",
     "autograd",
+    "average",
     "classify",
     "column_moments",
     "column_moments_adjoint",
+    "correct_scan",
     "dense_moments",
     "estimate_sampling",
     "extract_patches",

@@ -136,6 +136,7 @@ def context_options(command: F) -> F:
     metavar="FILE DETECTOR",
     help="Image of another detector that recorded at the same time, and its name.",
 )
+@click.option("--correct-scan", is_flag=True, help="Take row jitter and drift out of the image first, by its lattice.")
 @click.option("--series", is_flag=True, help="FILES are one series of the same area: averaged after registration.")
 @click.option(
     "--export", "exports", type=click.Choice(tuple(EXPORTS)), multiple=True, help="Write the result in this form too."
@@ -175,6 +176,7 @@ def classify(
     device: str | None,
     estimate_angles: bool | None,
     also: tuple[tuple[Path, str], ...],
+    correct_scan: bool,
     series: bool,
     exports: tuple[str, ...],
     report: str | None,
@@ -228,7 +230,13 @@ def classify(
         settings = {file: _ask_host(said) for file, said in settings.items()}
     for said in settings.values():
         said.context()  # what is wrong or missing is told before the first file is classified
-    run = _Run(device, estimate_angles, also, tuple(frames), tuple(dict.fromkeys(exports)), report, output)
+    if correct_scan and also:
+        raise ValueError(
+            "--correct-scan: expected without --also, got both: the images would no longer fit; leave it out"
+        )
+    run = _Run(
+        device, estimate_angles, also, correct_scan, tuple(frames), tuple(dict.fromkeys(exports)), report, output
+    )
     for file in chosen if skip_existing else ():
         if all(path.exists() for path in run.results(file)):
             del settings[file]
@@ -253,6 +261,7 @@ class _Run:
     device: str | None
     estimate_angles: bool | None
     also: tuple[tuple[Path, str], ...]
+    correct_scan: bool
     frames: tuple[Path, ...]  # of a series; empty where files are no series
     exports: tuple[str, ...]
     report: str | None
@@ -294,12 +303,15 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
     """Read, classify and write one file; return what came out."""
     from contextem.micrograph import Detector
     from contextem.pipeline import classify as classify_micrograph
+    from contextem.scan import correct_scan
 
     context = settings.context()
     micrograph = _read_micrograph(file, settings, context.lattice_constant, run.frames)
     if ask:
         micrograph = _ask_recording(micrograph)
     _require_recording(micrograph, file)
+    if run.correct_scan:
+        micrograph = correct_scan(micrograph, context).micrograph
     others = [
         _read_micrograph(other, replace(settings, detector=Detector(name)), context.lattice_constant, ())
         for other, name in run.also
@@ -471,7 +483,7 @@ def demo(output: Path) -> None:
     click.echo(f"{micrograph.source}: {_describe(result, micrograph)}; {seconds:.1f} s")
     found = score_columns(result, positions, labels, tolerance=0.5)
     click.echo(found.table())
-    run = _Run(None, None, (), (), (), REPORT, output)
+    run = _Run(None, None, (), False, (), (), REPORT, output)
     click.echo(_write_results(result, micrograph, run, Path("demo")))
 
 

@@ -18,19 +18,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
+from scipy.interpolate import BSpline
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
+from scipy.spatial import cKDTree
 
 from contextem.columns import LATTICE_CONSTANTS, Columns, HasLatticeConstant, find_columns
 from contextem.lattice import average_cells, find_frames, lattice_constant
 from contextem.micrograph import Micrograph
-from contextem.neighbours import neighbourhood
 
 MOST_JITTER = 0.2
 """Lattice constants; a row that seems displaced by more is left where it is."""
 
-SMOOTH = 3.0
-"""Lattice constants, standard deviation of the Gaussian by which drift is smoothed along the slow direction."""
+KNOTS = 2.0
+"""Columns of a sublattice from one knot to the next of the spline that drift is along the slow direction."""
 
-_ROUNDS = 3  # of jitter: each makes the mean over the cells sharper
+FEWEST = 60
+"""Columns of a sublattice without which drift is not measured."""
+
+_PASSES = 2  # of drift and jitter, each with the other one corrected
+_ROUNDS = 6  # of jitter: each makes the mean over the cells sharper
 _STEPS = 4  # Gauss-Newton steps a row
 
 
@@ -41,7 +48,7 @@ class CorrectedScan:
     Attributes
     ----------
     micrograph : Micrograph
-        float32; ``provenance["scan"]`` says what was done.
+        float32; its source says what was corrected.
     jitter : (H,) float64
         How far each row was displaced along itself, px.
     drift : (H, 2) float64
@@ -85,17 +92,20 @@ def correct_scan(
     (True, True)
     """
     image = micrograph.as_float("float64")
-    height = image.shape[0]
-    rows, moved = np.zeros(height), np.zeros((height, 2))
-    if jitter:
-        rows = _jitter(image, _basis(micrograph, context))
-        image = _shifted_rows(image, rows)
+    rows, moved = np.zeros(len(image)), np.zeros((len(image), 2))
+    for _ in range(_PASSES):
+        straight = _shifted_rows(image, rows)
+        moved = _drift(find_columns(_like(micrograph, straight), context), len(image))
+        if jitter:
+            # cells are alike only where drift does not bend the lattice; along the rows it is taken out exactly
+            steady = _shifted_rows(straight, moved[:, 1])
+            rows += _jitter(steady, _basis(_like(micrograph, steady), context))
+    image = _shifted_rows(image, rows)
     if drift:
-        straight = Micrograph(image.astype(np.float32), micrograph.sampling)
-        moved = _drift(find_columns(straight, context), micrograph, context)
-        row, column = np.mgrid[:height, : image.shape[1]].astype(np.float64)
-        image = ndimage.map_coordinates(image, [row + moved[:, :1], column + moved[:, 1:]], order=3, mode="nearest")
-    done = [name for name, wanted in (("jitter", jitter), ("drift", drift)) if wanted]
+        image = _without_drift(image, moved)
+    else:
+        moved = np.zeros_like(moved)
+    done = " and ".join(name for name, wanted in (("jitter", jitter), ("drift", drift)) if wanted)
     return CorrectedScan(
         Micrograph(
             image.astype(np.float32),
@@ -103,10 +113,22 @@ def correct_scan(
             micrograph.energy,
             micrograph.detector,
             provenance=micrograph.provenance,
-            source=None if micrograph.source is None else f"{micrograph.source}, {' and '.join(done)} corrected",
+            source=f"{micrograph.source}, {done} corrected" if micrograph.source and done else micrograph.source,
         ),
         rows,
         moved,
+    )
+
+
+def _like(micrograph: Micrograph, image: NDArray[np.float64]) -> Micrograph:
+    return Micrograph(image.astype(np.float32), micrograph.sampling)
+
+
+def _without_drift(image: NDArray[np.float64], moved: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Resample an image where the specimen would have been without drift (H, 2), px."""
+    row, column = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float64)
+    return np.asarray(
+        ndimage.map_coordinates(image, [row + moved[:, :1], column + moved[:, 1:]], order=3, mode="nearest")
     )
 
 
@@ -152,56 +174,57 @@ def _shifted_rows(image: NDArray[np.float64], shift: NDArray[np.float64]) -> NDA
     return np.asarray(fft.irfft(fft.rfft(mirrored, axis=1) * turns, n=2 * width, axis=1)[:, :width])
 
 
-def _drift(columns: Columns, micrograph: Micrograph, context: HasLatticeConstant | None) -> NDArray[np.float64]:
+def _drift(columns: Columns, height: int) -> NDArray[np.float64]:
     """Return how far the specimen had moved at each row (H, 2), px, without mean and slope."""
-    height = micrograph.shape[0]
     own = np.flatnonzero((columns.grain == 0) & (columns.sublattice == 0) & columns.observed)
     positions = columns.positions[own]
-    a = (np.mean(LATTICE_CONSTANTS) if context is None else context.lattice_constant) / micrograph.sampling
-    everyone = np.ones(len(own), bool)
-    around = neighbourhood(positions, np.zeros(len(own), np.int8), everyone, float(a))
-    index, seen = _indices(positions, around.second)
-    # p = o + L k + slope (r - middle) + d(r): drift and lattice by turns
-    moved = np.zeros((height, 2))
-    rows = np.clip(np.rint(positions[:, 0]).astype(int), 0, height - 1)
-    design = np.column_stack([np.ones(len(own)), index])[seen]
-    for _ in range(6):
-        lattice = np.linalg.lstsq(design, (positions - moved[rows])[seen], rcond=None)[0]
-        miss = positions[seen] - design @ lattice
-        weight = np.bincount(rows[seen], minlength=height).astype(np.float64)
-        smooth = ndimage.gaussian_filter1d(weight, SMOOTH * a, mode="constant")
-        for axis in range(2):
-            total = np.bincount(rows[seen], miss[:, axis], minlength=height)
-            moved[:, axis] = ndimage.gaussian_filter1d(total, SMOOTH * a, mode="constant") / np.maximum(smooth, 1e-9)
-        # what is constant or steady is the lattice's
-        line = np.polyfit(np.arange(height), moved, 1)
-        moved -= np.outer(np.arange(height), line[0]) + line[1]
-    return moved
+    if len(own) < FEWEST:
+        return np.zeros((height, 2))
+    index, seen = _indices(positions)
+    positions, index = positions[seen], index[seen]
+    lattice = np.column_stack([np.ones(len(index)), index])
+    # a spline of the rows of the image would explain these rows by themselves: it is one of the rows of the lattice
+    steady = (lattice @ np.linalg.lstsq(lattice, positions, rcond=None)[0])[:, 0]
+    spacing = np.sqrt(np.ptp(positions, axis=0).prod() / len(positions))
+    inner = np.linspace(steady.min(), steady.max(), max(2, round(np.ptp(steady) / (KNOTS * spacing)) + 1))
+    knots = np.concatenate([np.repeat(inner[0], 3), inner, np.repeat(inner[-1], 3)])
+    design = np.hstack([lattice, BSpline.design_matrix(steady, knots, 3).toarray()])
+    weight = np.ones(len(index))
+    for _ in range(4):  # columns far off count less
+        solution = np.linalg.lstsq(design * weight[:, None], positions * weight[:, None], rcond=None)[0]
+        miss = np.hypot(*(positions - design @ solution).T)
+        weight = np.sqrt(np.minimum(1.0, 2.0 * np.median(miss) / np.maximum(miss, 1e-9)))
+    grid = np.linspace(inner[0], inner[-1], 2 * height)
+    drift = np.asarray(BSpline.design_matrix(grid, knots, 3).toarray() @ solution[lattice.shape[1] :])
+    line = np.polyfit(grid, drift, 1)  # what is constant or steady is the lattice's
+    drift -= np.outer(grid, line[0]) + line[1]
+    rows = np.interp(np.arange(height), grid + drift[:, 0], grid)
+    return np.column_stack([np.interp(rows, grid, drift[:, axis]) for axis in range(2)])
 
 
-def _indices(positions: NDArray[np.float64], second: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the whole numbers (N, 2) of columns on their lattice, handed on from neighbour to neighbour."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import breadth_first_order
+def _indices(positions: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return whole numbers (N, 2) of the columns of one sublattice, handed on from neighbour to neighbour.
 
-    there = second >= 0
-    vectors = (positions[second] - positions[:, None])[there]
-    # one of the six directions, and the next one 60 degrees on
-    first = vectors[np.argmax(vectors @ np.array([0.3, 1.0]))]
-    angle = np.arctan2(vectors[:, 0], vectors[:, 1]) - np.arctan2(first[0], first[1])
-    sector = np.rint(angle / (np.pi / 3.0)).astype(int) % 6
-    steps = np.array([[1, 0], [0, 1], [-1, 1], [-1, 0], [0, -1], [1, -1]])[sector]
-    number = np.full(there.shape, -1)
-    number[there] = np.arange(len(vectors))
-    start, stop = np.nonzero(there)[0], second[there]
+    And which columns were reached: (N,).
+    """
     n = len(positions)
-    graph = csr_array((np.ones(len(start)), (start, stop)), shape=(n, n))
+    distance, near = cKDTree(positions).query(positions, k=min(7, n))
+    typical = float(np.median(distance[:, 1:]))
+    pairs = np.abs(distance / typical - 1.0) < 0.25
+    start, stop = np.nonzero(pairs)[0], near[pairs]
+    vectors = positions[stop] - positions[start]
+    # the six directions, counted from the one that is nearest to that of the columns
+    turn = np.arctan2(vectors[:, 0], vectors[:, 1])
+    offset = np.angle(np.mean(np.exp(6j * turn))) / 6.0
+    sector = np.rint((turn - offset) / (np.pi / 3.0)).astype(int) % 6
+    steps = np.array([[1, 0], [0, 1], [-1, 1], [-1, 0], [0, -1], [1, -1]])[sector]
+    step = {(int(i), int(j)): k for k, (i, j) in enumerate(zip(start, stop, strict=True))}
     middle = int(np.argmin(np.hypot(*(positions - positions.mean(axis=0)).T)))
-    order, before = breadth_first_order(graph, middle)
+    order, before = breadth_first_order(csr_array((np.ones(len(start)), (start, stop)), shape=(n, n)), middle)
     index = np.zeros((n, 2), dtype=np.int64)
     for column in order[1:]:
-        origin = before[column]
-        index[column] = index[origin] + steps[number[origin][second[origin] == column][0]]
+        origin = int(before[column])
+        index[column] = index[origin] + steps[step[origin, int(column)]]
     seen = np.zeros(n, bool)
     seen[order] = True
     return index, seen
