@@ -253,3 +253,11 @@ def test_figure_shows_shares_intervals_labels_and_limits():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "expected", "95 % interval", "labels", "detection limit",
     ]  # fmt: skip
+
+
+def test_the_shares_a_model_tells_take_the_place_of_those_of_the_packaged_one():
+    result = classification(np.zeros((40, 2)), posterior([0] * 30 + [1] * 10, 0.6))
+    other = {"dopant": 0.4}
+    told = replace(result, provenance={"model": {"defect_shares": other}})
+    assert densities(told).dopant == densities(result, {**TRAINED_SHARES, **other}).dopant
+    assert densities(told).dopant != densities(result).dopant

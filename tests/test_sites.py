@@ -1,12 +1,22 @@
 """Which sublattice is the metal's: what one column cannot tell, its neighbourhood can."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from contextem.sites import METAL_SITE, agree_on_sites, common_odds, site_odds
+from contextem.sites import (
+    METAL_SITE,
+    agree_on_sites,
+    common_odds,
+    grain_odds,
+    shared_odds,
+    site_odds,
+    sublattice_posteriors,
+)
 
 
 def posteriors(n, seed):
@@ -67,3 +77,53 @@ def test_certainty_is_finite(certain):
     odds = common_odds(p, none, none)
     assert abs(odds[0]) == 8.0
     assert agree_on_sites(p, odds, 20.0).argmax() == certain
+
+
+def slow_grain_odds(probabilities, side, grain):
+    """The mean of the head of sites.py over a grain, column by column."""
+    word = site_odds(probabilities)
+    found = []
+    for i in range(len(word)):
+        heard = [word[j] if side[j] == side[i] else -word[j] for j in range(len(word)) if grain[j] == grain[i]]
+        found.append(sum(heard) / len(heard))
+    return np.array(found)
+
+
+class Around(NamedTuple):
+    same: np.ndarray
+    other: np.ndarray
+    side: np.ndarray
+    grain: np.ndarray
+
+
+@given(st.integers(1, 15), st.integers(0, 2**32 - 1))
+def test_a_grain_tells_the_mean_of_all_its_columns(n, seed):
+    rng = np.random.default_rng(seed)
+    p, side, grain = posteriors(n, seed), rng.integers(0, 2, n), rng.integers(-1, 3, n)
+    np.testing.assert_allclose(grain_odds(p, side, grain), slow_grain_odds(p, side, grain), atol=1e-9)
+    # which sublattice is called which does not matter
+    np.testing.assert_allclose(grain_odds(p, 1 - side, grain), grain_odds(p, side, grain), atol=1e-12)
+    around = Around(*rng.integers(-1, n, (2, n, 4)), side, grain)
+    mean = (slow_common_odds(p, around.same, around.other) + slow_grain_odds(p, side, grain)) / 2
+    np.testing.assert_allclose(shared_odds(p, around), mean, atol=1e-9)
+
+
+def test_a_neighbourhood_that_errs_is_overruled_by_its_grain():
+    """Three neighbours call themselves X2, with the ten others of their sublattice against them."""
+    n = 13
+    p = np.tile([0.85, 0.0, 0.15, 0.0, 0.0], (n, 1))
+    p[:3] = [0.3, 0.0, 0.7, 0.0, 0.0]
+    same = np.full((n, 2), -1)
+    same[:3] = [[1, 2], [0, 2], [0, 1]]
+    around = Around(same, np.full((n, 2), -1), np.zeros(n, int), np.zeros(n, int))
+    alone = agree_on_sites(p, common_odds(p, around.same, around.other), 2.0)
+    together = agree_on_sites(p, shared_odds(p, around), 2.0)
+    assert alone[0].argmax() == 2 and together[0].argmax() == 0
+
+
+def test_each_grain_has_its_metal_and_how_sure_that_is():
+    p = np.array([[0.9, 0, 0.1, 0, 0], [0.2, 0, 0.8, 0, 0], [0.3, 0, 0.7, 0, 0], [0.6, 0, 0, 0.4, 0], [1, 0, 0, 0, 0]])
+    told = sublattice_posteriors(p, np.array([0, 1, 0, 1, -1]), np.array([0, 0, 1, 1, -1]))
+    assert [(each["grain"], each["columns"], each["metal_sublattice"]) for each in told] == [(0, 2, 0), (1, 2, 1)]
+    assert [each["posterior"] for each in told] == pytest.approx([0.85, 0.65])
+    assert sublattice_posteriors(p[:0], np.zeros(0, int), np.zeros(0, int)) == []

@@ -271,6 +271,20 @@ def test_calibration_makes_the_validation_columns_likeliest(config):
     assert float(model.network.temperature) == pytest.approx(at_best, rel=0.02)
 
 
+def test_the_shares_of_defects_are_those_of_the_weighted_columns():
+    columns = drawn(5, images=20)
+    shares = training.defect_shares(columns)
+    total = {label: columns.weight[columns.labels == label].sum() for label in range(5)}
+    assert shares["dopant"] == pytest.approx(total[1] / (total[0] + total[1]))
+    for label, name in ((3, "single_vacancy"), (4, "double_vacancy")):
+        assert shares[name] == pytest.approx(total[label] / (total[2] + total[3] + total[4]))
+    undoped = replace(columns, labels=np.where(columns.labels == 1, 0, columns.labels))
+    assert set(training.defect_shares(undoped)) == {"single_vacancy", "double_vacancy"}
+    model = fresh()
+    training.calibrate(model, columns)
+    assert model.info["defect_shares"] == shares
+
+
 def test_calibration_calls_the_wanted_share_unknown():
     model, columns = fresh(), drawn(2, images=50, count=100)
     training.calibrate(model, columns)

@@ -173,7 +173,7 @@ class Densities:
         )  # fmt: skip
 
 
-def densities(classification: Classification, shares: Mapping[str, float] = TRAINED_SHARES) -> Densities:
+def densities(classification: Classification, shares: Mapping[str, float] | None = None) -> Densities:
     """Estimate dopant fraction and vacancy densities.
 
     Parameters
@@ -181,9 +181,9 @@ def densities(classification: Classification, shares: Mapping[str, float] = TRAI
     classification : Classification
         Sites are its complete, counted columns whose label is a class of the sublattice; that a column stands on this
         sublattice is taken for granted, as all columns around have a say in it.
-    shares : mapping
-        Share of each defect among its sites where the posteriors were calibrated, each above 0, below 1; those of the
-        packaged models by default.
+    shares : mapping, optional
+        Share of each defect among its sites where the posteriors were calibrated, each above 0, below 1; by default
+        those that the model tells, or of the packaged models.
 
     Returns
     -------
@@ -204,6 +204,8 @@ def densities(classification: Classification, shares: Mapping[str, float] = TRAI
     (24, 24, 350)
     """
     here = classification
+    if shares is None:
+        shares = {**TRAINED_SHARES, **here.provenance.get("model", {}).get("defect_shares", {})}
     for name in TRAINED_SHARES:
         if not 0.0 < shares.get(name, 0.0) < 1.0:
             raise ValueError(f"shares: expected one of {name} above 0, below 1, got {shares.get(name)}")

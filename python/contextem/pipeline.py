@@ -21,6 +21,9 @@ from contextem.model import Model, load_model
 from contextem.series import average_by_detector
 from contextem.sites import sublattice_posteriors
 
+TOLD_OF_MODEL = ("name", "version", "defect_shares")
+"""What goes into the provenance of what a model has dealt with."""
+
 
 def classify(
     micrograph: Micrograph | Sequence[Micrograph],
@@ -109,7 +112,7 @@ def classify(
             "calibration": calibration.to_dict(),
             "micrograph": _origin(given[0]),
             "further_micrographs": [_origin(each) for each in given[1:]],
-            "model": {name: model.info[name] for name in ("name", "version") if name in model.info},
+            "model": {name: model.info[name] for name in TOLD_OF_MODEL if name in model.info},
             "stated": {"context": contexts[0].to_dict(), "estimate_angles": estimate_angles},
             "warnings": remarks,
             "contextem_version": __version__,

@@ -30,7 +30,7 @@ from contextem.measurement import measure
 from contextem.micrograph import Detector
 from contextem.model import Model, Prediction
 from contextem.simulate.dataset import CHALCOGENS, Recipe, SimulatedMicrograph, alloy_recipes, recipes, stored
-from contextem.sites import agree_on_sites, shared_odds
+from contextem.sites import METAL_SITE, agree_on_sites, shared_odds
 
 FOLDS = 10
 """Of every ten images of a case and condition, `TEST_FOLDS` are for testing and `VALIDATION_FOLDS` for calibration."""
@@ -410,6 +410,7 @@ def calibrate(model: Model, validation: LabelledColumns, *, unknown: bool = True
     networks", https://doi.org/10.48550/arXiv.1706.04599.
     """
     model.info.pop("site_strength", None)
+    model.info["defect_shares"] = defect_shares(validation)
     probabilities, _, familiarity = predict(model, validation)
     weight, rows = validation.weight, np.arange(len(validation))
 
@@ -449,6 +450,23 @@ def calibrate(model: Model, validation: LabelledColumns, *, unknown: bool = True
     model.info["misfit_below"] = float(
         np.quantile(np.bincount(images, familiarity) / np.bincount(images), MISFIT_QUANTILE)
     )
+
+
+def defect_shares(columns: LabelledColumns) -> dict[str, float]:
+    """Return the share of each defect among the sites of its sublattice.
+
+    Parameters
+    ----------
+    columns : LabelledColumns
+        What a model is calibrated on: its posteriors hold these shares.
+    """
+    counts = np.bincount(columns.labels, columns.weight, minlength=len(CLASSES))
+    sites = np.where(METAL_SITE, counts[METAL_SITE].sum(), counts[~METAL_SITE].sum())
+    return {
+        name: float(counts[i] / sites[i])
+        for i, name in enumerate(CLASSES)
+        if name not in ("metal", "X2") and 0.0 < counts[i] < sites[i]
+    }
 
 
 def training_data(
