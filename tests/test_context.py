@@ -358,7 +358,7 @@ def test_every_encoding_asks_for_energy_and_detector(encoding):
     ("detector", "sentence"),
     [
         ("LAADF", "detector: only HAADF, MAADF, ADF have default angles, give inner and outer in mrad for LAADF"),
-        (Detector("HAADF", 2.0, 200.0), "detector: expected angles from "),
+        (Detector("HAADF", 2.0, 200.0), "detector: expected an inner angle from "),
     ],
 )
 def test_collection_angles_the_library_does_not_reach(detector, sentence):

@@ -101,9 +101,9 @@ def test_a_detector_without_angles_has_nominal_ones(name):
     ("energy", "detector", "sentence"),
     [
         (150e3, HAADF, r"^energy: expected one of 60e3, .*300e3 eV, got 150000$"),
-        (80e3, Detector("LAADF"), r"^detector: only HAADF, MAADF have default angles, give inner and outer .* LAADF$"),
-        (80e3, Detector("HAADF", 5.0, 200.0), r"^detector: expected angles from .* mrad, got 5 to 200; "),
-        (80e3, Detector("HAADF", 70.0, 900.0), r"^detector: expected angles from .* mrad, got 70 to 900; "),
+        (80e3, Detector("LAADF"), r"^detector: only HAADF, MAADF, ADF have default angles, give inner and outer .* LAADF$"),
+        (80e3, Detector("HAADF", 5.0, 200.0), r"^detector: expected an inner angle from .* mrad, got 5 to 200; "),
+        (80e3, Detector("HAADF", 300.0, 900.0), r"^detector: expected an inner angle .* mrad, got 300 to 900; "),
     ],
 )
 def test_what_the_library_does_not_hold_gets_one_sentence(energy, detector, sentence):
@@ -115,3 +115,8 @@ def test_what_the_library_does_not_hold_gets_one_sentence(energy, detector, sent
 def test_an_unknown_element_is_named():
     with pytest.raises(ValueError, match=r"^species: expected a chemical element such as 'Se', .* got 'Xx'$"):
         column_peak("Xx", 80e3, HAADF)
+
+
+def test_beyond_the_last_ring_an_outer_angle_makes_no_difference():
+    peaks = [column_peak("W", 80e3, Detector("HAADF", 70.0, outer)) for outer in (180.0, 220.0, 370.0)]
+    assert peaks[0] < peaks[1] == peaks[2]

@@ -349,7 +349,9 @@ def collection_angles(detector: Detector | str) -> tuple[float, float]:
 def ring_weights(edges: NDArray[np.float64], inner: float, outer: float) -> NDArray[np.float64]:
     """Return the share of each ring that lies between two angles.
 
-    Within a ring the intensity per angle is taken to fall as the inverse square of the angle.
+    Within a ring the intensity per angle is taken to fall as the inverse square of the angle.  What is scattered beyond
+    the last ring is left out: about the square of inner over last angle of the signal, and of nearly the same share for
+    all elements.
 
     Parameters
     ----------
@@ -366,16 +368,16 @@ def ring_weights(edges: NDArray[np.float64], inner: float, outer: float) -> NDAr
     Raises
     ------
     ValueError
-        If an angle lies outside the rings.
+        If the inner angle lies outside the rings.
 
     Examples
     --------
     >>> ring_weights(np.array([40.0, 60.0, 80.0]), 48.0, 80.0).round(3).tolist()
     [0.5, 1.0]
     """
-    if not edges[0] <= inner < outer <= edges[-1]:
+    if not edges[0] <= inner < min(outer, edges[-1]):
         raise ValueError(
-            f"detector: expected angles from {edges[0]:g} to {edges[-1]:g} mrad, got {inner:g} to {outer:g}; "
+            f"detector: expected an inner angle from {edges[0]:g} to {edges[-1]:g} mrad, got {inner:g} to {outer:g}; "
             "the bright-field disk and higher angles are not in the response library"
         )
     low, high = np.clip(inner, edges[:-1], edges[1:]), np.clip(outer, edges[:-1], edges[1:])
