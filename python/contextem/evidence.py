@@ -9,7 +9,7 @@ explained with either sublattice as the metal's, both ways count:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -200,15 +200,8 @@ def _misfit_of_angles(context: Context, best: AngleEstimate) -> tuple[str, ...]:
 
 def with_angles(context: Context, estimate: AngleEstimate) -> Context:
     """Return the context with the estimated collection angles, and their origin in its provenance."""
-    return Context(
-        context.host,
-        context.dopants,
-        context.energy,
-        estimate.detector,
-        fractions=context.fractions or None,
-        lattice_constant=context.lattice_constant,
-        provenance=context.provenance | {"collection_angles": f"image: X2/M = {estimate.ratio:.2f} over hollow sites"},
-    )
+    origin = {"collection_angles": f"image: X2/M = {estimate.ratio:.2f} over hollow sites"}
+    return replace(context, detector=estimate.detector, provenance=context.provenance | origin)
 
 
 def _other_angles(
@@ -218,14 +211,7 @@ def _other_angles(
     if not reads_angles(model):
         return
     for name in ANGLE_RANGES:
-        named = Context(
-            context.host,
-            context.dopants,
-            context.energy,
-            name,
-            fractions=context.fractions or None,
-            lattice_constant=context.lattice_constant,
-        )
+        named = replace(context, detector=Detector(name))
         for estimate in estimate_angles(micrograph, columns, measured.around, named):
             if estimate.explains:
                 yield with_angles(named, estimate)
