@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from contextem.columns import Columns
-from contextem.neighbours import Neighbourhood, neighbourhood
+from contextem.neighbours import two_sublattices
 
 DISAGREEMENT = 0.01
 """Relative difference between the sampling stated and that by the lattice from which on the lattice is believed."""
@@ -25,6 +26,7 @@ DISAGREEMENT = 0.01
 FEWEST = 60
 """Pairs of neighbours without which a lattice is no ruler."""
 
+_REACH = 0.3  # how far a neighbour may be from where it is expected, of the distance
 _CLIPPED = 2.5  # standard deviations beyond which a pair counts less
 _ITERATIONS = 8
 
@@ -109,11 +111,9 @@ def calibrate(columns: Columns, lattice_constant: float, sampling: float) -> Cal
     """
     on_lattice = columns.grain >= 0 if (columns.grain >= 0).any() else np.ones(len(columns), bool)
     seen = np.flatnonzero(columns.observed & on_lattice)
-    around = neighbourhood(
-        columns.positions[seen], columns.sublattice[seen], np.ones(len(seen), bool), lattice_constant / sampling
+    vectors, grain = _vectors(
+        columns.positions[seen], columns.sublattice[seen], columns.grain[seen], lattice_constant / sampling
     )
-    stated = Calibration(sampling, np.eye(2) / sampling, False, np.inf)
-    vectors, grain = _vectors(columns.positions[seen], columns.grain[seen], around)
     scales, pairs, errors = [], [], []
     for number in np.unique(grain):
         own = vectors[grain == number]
@@ -123,7 +123,7 @@ def calibrate(columns: Columns, lattice_constant: float, sampling: float) -> Cal
             pairs.append(len(own))
             errors.append(error / np.sqrt(np.linalg.det(stretch)))
     if not scales:
-        return stated
+        return Calibration(sampling, np.eye(2) / sampling, False, np.inf)
     share = np.array(pairs) / np.sum(pairs)
     return Calibration(
         sampling, np.einsum("g,gij->ij", share, scales), True, float(np.sqrt(np.sum((share * errors) ** 2)))
@@ -131,13 +131,21 @@ def calibrate(columns: Columns, lattice_constant: float, sampling: float) -> Cal
 
 
 def _vectors(
-    positions: NDArray[np.float64], grain: NDArray[np.int32], around: Neighbourhood
+    positions: NDArray[np.float64], sublattice: NDArray[np.int8], grain: NDArray[np.int32], a: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Vectors (K, 2) from columns to their six neighbours on the same sublattice and grain, and the grain (K,)."""
-    second = around.second
-    there = (second >= 0) & (grain[second] == grain[:, None])
-    vectors = positions[second] - positions[:, None]
-    return vectors[there], np.broadcast_to(grain[:, None], there.shape)[there]
+    """Vectors (K, 2) from columns to those about a, px, away on the same sublattice and grain, and the grain (K,)."""
+    sides = two_sublattices(positions, sublattice, a)
+    vectors, grains = [np.zeros((0, 2))], [np.zeros(0, np.int32)]
+    for side in (0, 1):
+        own = np.flatnonzero(sides == side)
+        if len(own) < FEWEST // 6:
+            continue
+        distance, near = cKDTree(positions[own]).query(positions[own], k=7, workers=-1)
+        near = own[near]
+        there = (np.abs(distance / a - 1.0) < _REACH) & (grain[near] == grain[own, None])
+        vectors.append((positions[near] - positions[own, None])[there])
+        grains.append(np.broadcast_to(grain[own, None], there.shape)[there])
+    return np.concatenate(vectors), np.concatenate(grains)
 
 
 def _stretch(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
