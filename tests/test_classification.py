@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from classified import classification, posterior
+from classified import classification, honeycomb, posterior
 from scipy.stats import beta
 
 from contextem.classification import Classification
@@ -162,3 +162,21 @@ def test_what_a_terminal_shows_is_short(result):
     assert repr(result) == (
         "<Classification of 100 columns: 40 metal, 10 dopant, 45 X2, 4 single_vacancy, 1 double_vacancy>"
     )
+
+
+def test_spatial_statistics_tell_grains_strain_and_pairs():
+    positions, host, _ = honeycomb(20)
+    rng = np.random.default_rng(3)
+    labels = np.where(host == 0, rng.random(len(host)) < 0.1, host)
+    result = classification(positions, posterior(labels, 0.99))
+    told = result.summary(spatial=True)
+    assert [grain["columns"] for grain in told["grains"]] == [len(result)]
+    assert told["strain_standard_deviation"]["exx"] == pytest.approx(0.0, abs=1e-6)
+    assert set(told["pairs"]) == {"dopant"}
+    assert told["pairs"]["dopant"]["defects"] == result.counts["dopant"]
+    assert 0.0 < told["pairs"]["dopant"]["p_value"] <= 1.0
+    assert told["pairs"]["dopant"]["nearest_distance_angstrom"] == pytest.approx(3.32, rel=1e-3)
+    json.dumps(told)
+    assert "grains" not in result.summary()
+    empty = classification(np.zeros((0, 2)), np.zeros((0, 5)))
+    assert empty.spatial_statistics()["pairs"] == {}

@@ -290,10 +290,10 @@ def test_an_interrupted_run_leaves_whole_results_and_goes_on(folder, tmp_path, m
 
     original = Classification.to_json
 
-    def interrupted(self, path, *arguments):
+    def interrupted(self, path, **options):
         if "b." in path.name:
             raise KeyboardInterrupt
-        return original(self, path, *arguments)
+        return original(self, path, **options)
 
     given = ("classify", folder, "-o", tmp_path / "out", "--sampling", "0.2", "--skip-existing")
     with monkeypatch.context() as patch:

@@ -431,7 +431,7 @@ def _write_results(result: Classification, micrograph: Micrograph, run: _Run, fi
     writers: dict[str, Callable[[Path], Any]] = {
         ENDINGS[0]: result.to_csv,
         ENDINGS[1]: lambda path: result.plot(micrograph, title=_title(result)).savefig(path, dpi=200),
-        ENDINGS[2]: result.to_json,
+        ENDINGS[2]: lambda path: result.to_json(path, spatial=True),
         EXPORTS["parquet"]: result.to_parquet,
         EXPORTS["hdf5"]: result.to_hdf5,
         EXPORTS["hspy"]: lambda path: result.to_hspy(path, micrograph),

@@ -23,7 +23,7 @@ from contextem.columns import CLASSES
 from contextem.commands import commands
 from contextem.densities import SiteFraction, densities
 from contextem.figures import style
-from contextem.pairs import KINDS, PairCorrelation, pair_correlation
+from contextem.pairs import ENOUGH, KINDS, PairCorrelation, pair_correlation
 from contextem.strain import COMPONENTS, StrainMap, strain_map
 from contextem.views import (
     COLOURS,
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
     from contextem.classification import Classification
     from contextem.micrograph import Micrograph
-
-PAIRED = 20
-"""Defects of a kind without which their pairs are too few to tell anything."""
 
 
 def write_report(
@@ -311,7 +308,7 @@ def _pair_part(classification: Classification) -> Iterator[dict[str, Any]]:
     """Pair numbers of the defects that are not too few."""
     usable = classification.counted & classification.complete & (classification.grain >= 0)
     counts = np.bincount(classification.labels[usable], minlength=len(CLASSES))
-    kinds = [kind for kind, names in KINDS.items() if len(names) == 1 and counts[CLASSES.index(names[0])] >= PAIRED]
+    kinds = [kind for kind, names in KINDS.items() if len(names) == 1 and counts[CLASSES.index(names[0])] >= ENOUGH]
     if kinds:
         pairs = [pair_correlation(classification, kind) for kind in kinds]
         below = [f"{each.kind.replace('_', ' ')} {each.p_value:.2g}" for each in pairs]

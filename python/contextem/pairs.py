@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
     from contextem.classification import Classification
 
+ENOUGH = 20
+"""Defects of a kind without which their pairs tell little."""
+
 KINDS = {
     "dopant": ("dopant",),
     "single_vacancy": ("single_vacancy",),
