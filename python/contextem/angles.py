@@ -17,11 +17,13 @@ are two estimates, and how well each explains the image is its weight, exp(-(log
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import brentq
 
 from contextem import _kernels
@@ -179,23 +181,39 @@ def _fit(context: Context, seen: Brightness, metal_side: int) -> AngleEstimate:
     """Find blur and angles at which X2/M, and the midpoints of the bonds, are as bright as measured."""
     ratio = seen.sides[1 - metal_side] / seen.sides[metal_side]
     middle = seen.bonds / math.sqrt(seen.sides[0] * seen.sides[1])
+    assert context.detector is not None
+    # of one host, energy and detector there are many images
+    bare = replace(context, dopants=(), fractions={}, detector=Detector(context.detector.name), provenance={})
+    path = _path(bare)
+
+    def blur(t: float) -> float:
+        return _root(lambda blur: float(path.middle(t, blur)[0, 0]) - middle, *BLURS)
+
+    t = _root(lambda t: float(path.log_ratio(t, blur(t))[0, 0]) - math.log(ratio), -1.0, 1.0)
+    expected = math.exp(float(path.log_ratio(t, blur(t))[0, 0]))
+    assert context.energy is not None
+    return AngleEstimate(detector_at(context.detector.name, t, context.energy), ratio, expected, blur(t), metal_side)
+
+
+class _Path(NamedTuple):
+    """Functions of t, along the path of `detector_at`, and of the blur: log q and s of the module's head."""
+
+    log_ratio: RectBivariateSpline
+    middle: RectBivariateSpline
+
+
+@lru_cache(maxsize=64)
+def _path(context: Context) -> _Path:
     assert context.detector is not None and context.energy is not None
-    name, energy = context.detector.name, context.energy
-
-    def expected(detector: Detector) -> tuple[float, float]:
-        """Return X2/M, and the blur at which the midpoints of the bonds are as bright as measured."""
-
-        def excess(blur: float) -> float:
-            m, x, b = expected_brightness(context, detector, blur)
-            return float(b / np.sqrt(m * x)) - middle
-
-        blur = _root(excess, *BLURS)
-        m, x, _ = expected_brightness(context, detector, blur)
-        return float(x / m), blur
-
-    t = _root(lambda t: float(np.log(expected(detector_at(name, t, energy))[0] / ratio)), -1.0, 1.0)
-    found = detector_at(name, t, energy)
-    return AngleEstimate(found, float(ratio), *expected(found), metal_side)
+    steps, blurs = np.linspace(-1.0, 1.0, 9), np.linspace(*BLURS, 9)
+    detectors = [detector_at(context.detector.name, t, context.energy) for t in steps]
+    table = np.array([[expected_brightness(context, each, blur) for blur in blurs] for each in detectors])
+    metal, chalcogens, bonds = np.moveaxis(table, -1, 0)
+    # straight between the steps: the path has a bend at the nominal angles
+    return _Path(
+        RectBivariateSpline(steps, blurs, np.log(chalcogens / metal), kx=1),
+        RectBivariateSpline(steps, blurs, bonds / np.sqrt(metal * chalcogens), kx=1),
+    )
 
 
 def _root(function: Any, low: float, high: float) -> float:
@@ -203,7 +221,7 @@ def _root(function: Any, low: float, high: float) -> float:
     at_low, at_high = function(low), function(high)
     if at_low * at_high > 0:
         return low if abs(at_low) < abs(at_high) else high
-    return float(brentq(function, low, high, xtol=2e-3))
+    return float(brentq(function, low, high, xtol=1e-4))
 
 
 def detector_at(name: str, t: float, energy: float) -> Detector:
