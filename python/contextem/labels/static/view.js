@@ -1,0 +1,98 @@
+/**
+ * Where the image lies on the screen:  screen = scale * (image - corner).
+ *
+ * Image coordinates are x = column and y = row, px, with pixel centres at integers; screen coordinates are those of the
+ * canvas, device px.  The shift is whole, so that marks do not tremble against the image when it is dragged.
+ */
+
+const CLOSEST = 48; // device px per image px
+
+export class View {
+  constructor() {
+    this.scale = 1;
+    this.shiftX = 0;
+    this.shiftY = 0;
+    this.width = 1;
+    this.height = 1;
+    this.imageWidth = 1;
+    this.imageHeight = 1;
+  }
+
+  /** @param {number} width @param {number} height device px of the canvas */
+  resize(width, height) {
+    const middle = this.toImage(this.width / 2, this.height / 2);
+    const whole = this.scale === this.fitting;
+    this.width = width;
+    this.height = height;
+    if (whole) this.fit();
+    else this.centre(...middle);
+  }
+
+  /** @param {number} width @param {number} height px of the image */
+  show(width, height) {
+    this.imageWidth = width;
+    this.imageHeight = height;
+    this.fit();
+  }
+
+  /** Scale at which the whole image is seen. */
+  get fitting() {
+    return 0.96 * Math.min(this.width / this.imageWidth, this.height / this.imageHeight);
+  }
+
+  fit() {
+    this.scale = this.fitting;
+    this.centre((this.imageWidth - 1) / 2, (this.imageHeight - 1) / 2);
+  }
+
+  /** @returns {[number, number]} */
+  toScreen(x, y) {
+    return [x * this.scale + this.shiftX, y * this.scale + this.shiftY];
+  }
+
+  /** @returns {[number, number]} */
+  toImage(x, y) {
+    return [(x - this.shiftX) / this.scale, (y - this.shiftY) / this.scale];
+  }
+
+  pan(x, y) {
+    this.#place(this.shiftX + x, this.shiftY + y);
+  }
+
+  /** Scale by a factor; what is at (x, y) of the screen stays there. */
+  zoom(factor, x = this.width / 2, y = this.height / 2) {
+    const [left, top] = this.toImage(x, y);
+    this.scale = Math.min(Math.max(this.scale * factor, this.fitting / 2), Math.max(CLOSEST, this.fitting));
+    this.#place(x - left * this.scale, y - top * this.scale);
+  }
+
+  /** Put a point of the image into the middle. */
+  centre(x, y) {
+    this.#place(this.width / 2 - x * this.scale, this.height / 2 - y * this.scale);
+  }
+
+  /** Move until a point is in sight, if it is not. @returns {boolean} whether it moved */
+  reveal(x, y) {
+    const [left, top] = this.toScreen(x, y);
+    const margin = 0.12 * Math.min(this.width, this.height);
+    const inside = (at, length) => at >= margin && at <= length - margin;
+    if (inside(left, this.width) && inside(top, this.height)) return false;
+    this.centre(x, y);
+    return true;
+  }
+
+  /** @returns {{left: number, top: number, right: number, bottom: number}} the part of the plane that is seen */
+  box(margin = 0) {
+    const [left, top] = this.toImage(-margin, -margin);
+    const [right, bottom] = this.toImage(this.width + margin, this.height + margin);
+    return { left, top, right, bottom };
+  }
+
+  /** Some of the image stays in sight wherever it is dragged. */
+  #place(x, y) {
+    const within = (shift, length, screen) =>
+      Math.round(Math.min(Math.max(shift, 0.3 * screen - length * this.scale), 0.7 * screen));
+    this.shiftX = within(x, this.imageWidth, this.width);
+    this.shiftY = within(y, this.imageHeight, this.height);
+  }
+}
