@@ -8,7 +8,7 @@ replaced::
     state(expert, column) = last row of `action`, or of `column`
 
 Experts know columns by numbers of their own: those found are 0 .. N - 1 for all, and those an expert adds follow from
-N on in the order in which he added them, so that no number tells what others did.
+N on in their order, so that no number tells what others did.
 """
 
 from __future__ import annotations
@@ -22,11 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contextem.columns import CLASSES
-
-UNSURE = len(CLASSES)
-"""Label of a column that an expert looked at and could not tell; the others are indices into `CLASSES`."""
-
+from contextem.labels.consensus import UNSURE
 
 _LARGEST = 1 << 53  # the numbers below are exact in a browser
 _LAST_COLUMN = "SELECT coalesce(max(column), -1) FROM action WHERE expert = ? AND image = ?"

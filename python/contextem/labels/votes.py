@@ -7,29 +7,29 @@ nothing of the others; the table of votes and what is made of it are the chair's
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem._output import whole_file
 from contextem.columns import CLASSES, Columns
 from contextem.labels.actions import Ballot, Item, State, check_request
+from contextem.labels.consensus import Consensus, VoteTable, majority
 from contextem.labels.database import Database
 from contextem.labels.tiles import SIDE, grey_limits, pyramid
 from contextem.micrograph import Detector, Micrograph
-
-if TYPE_CHECKING:
-    from contextem.labels.consensus import VoteTable
 
 ROLES = ("expert", "chair")
 """Who votes, and who sees the votes of all and decides where they disagree."""
@@ -40,14 +40,19 @@ ORDERS = ("random", "uncertain")
 SAME_COLUMN = 0.8
 """Distance up to which columns that several experts add are taken for one, Å."""
 
+_AROUND = tuple(itertools.product((-1, 0, 1), repeat=2))
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 
 _REQUEST = "SELECT content_sha256, answer FROM request WHERE expert = ? AND client = ? AND sequence = ?"
 _LAST_REQUEST = "SELECT coalesce(max(sequence), 0) FROM request WHERE expert = ? AND client = ?"
 _ENTROPY = "SELECT entropy FROM column WHERE image = ? ORDER BY number"
-_ADDED = "SELECT expert, column, row, col FROM action WHERE image = ? AND kind = 'add' ORDER BY id"
+_ADDED = "SELECT expert, column FROM action WHERE image = ? AND kind = 'add' ORDER BY id"
 # Beside a lone max(), SQLite takes the other values from the row that has it.
 _STATES = "SELECT column, class, row, col, present, max(id) FROM action WHERE expert = ? AND image = ? GROUP BY column"
+
+
+Rule = Callable[[VoteTable, NDArray[np.int64]], Consensus]
+"""What makes labels of the votes on columns of these numbers."""
 
 
 class Refused(ValueError):
@@ -488,7 +493,7 @@ class VoteStore:
         return ColumnsOf(ids, positions[ids], own[ids])
 
     def progress(self, image: int, expert: Expert) -> tuple[int, int]:
-        """Return how many columns of an image an expert voted on, and how many there are to him.
+        """Return how many columns of an image an expert voted on, and how many there are in these eyes.
 
         Parameters
         ----------
@@ -554,13 +559,15 @@ class VoteStore:
         OutOfOrder
             If the client has not sent the one before it yet.
         Refused
-            If the client sent something else under this number, or voting has ended.
+            If the client sent something else under this number, voting has ended, or a chair asks.
         ValueError, TypeError
             If an argument is not a possible one.
         KeyError
             If there is no such image.
         """
         check_request(client, sequence, items)
+        if expert.role != "expert":
+            raise Refused(f"expert: expected somebody who votes, got {expert.name}, the chair, who decides")
         info = self.image(image)
         content = _sha256(repr((image, [(type(item).__name__, *item) for item in items])))
         with self._database.transaction() as connection:
@@ -613,8 +620,6 @@ class VoteStore:
         -------
         VoteTable
         """
-        from contextem.labels.consensus import VoteTable
-
         votes = [
             (place.column, expert, place.label)
             for expert, places in self._places(image).items()
@@ -640,26 +645,86 @@ class VoteStore:
             False where more experts deleted a column than voted on it, or all who added it took it back.
         """
         found = self._positions(image)
+        n = len(found)
+        places = [place for each in self._places(image).values() for place in each]
+        count = n + len(self._database.read(_ADDED, (image,)))
+        score = np.zeros(count, np.int64)
         moved: dict[int, list[tuple[float, float]]] = {}
-        balance: dict[int, int] = {}
-        for places in self._places(image).values():
-            for place in places:
-                column = place.column
-                added = column >= len(found)
-                moved.setdefault(column, [])
-                if place.present and (added or (place.row, place.col) != tuple(found[column])):
-                    moved[column].append((place.row, place.col))
-                voted = place.present and (added or place.label is not None)
-                balance[column] = balance.get(column, 0) + (voted - (not place.present and not added))
-        count = max(len(found), *(column + 1 for column in balance)) if balance else len(found)
+        for place in places:
+            added = place.column >= n
+            if place.present and (added or (place.row, place.col) != tuple(found[place.column])):
+                moved.setdefault(place.column, []).append((place.row, place.col))
+            if place.present:
+                score[place.column] += added or place.label is not None
+            elif not added:
+                score[place.column] -= 1
         positions = np.full((count, 2), np.nan)
-        positions[: len(found)] = found
-        there = np.arange(count) < len(found)
-        for column, score in balance.items():
-            if moved[column]:
-                positions[column] = np.median(moved[column], axis=0)
-            there[column] = score >= 0 if column < len(found) else score > 0
-        return positions, there
+        positions[:n] = found
+        for column, where in moved.items():
+            positions[column] = np.median(where, axis=0)
+        return positions, np.where(np.arange(count) < n, score >= 0, score > 0)
+
+    def labels(self, image: int, rule: Rule = majority) -> dict[str, NDArray[Any]]:
+        """Return the columns with the labels that a rule makes of the votes, or the chair decided.
+
+        Parameters
+        ----------
+        image : int
+            Number of the image.
+        rule : callable
+            `contextem.labels.consensus.majority`, `unanimity`, `dawid_skene`, or one of them with other arguments.
+
+        Returns
+        -------
+        dict of str to ndarray, shape (N,)
+            "number" as in the table of votes; "row" and "column", px; "class", empty without one; of each class, by its
+            name, the share of the votes; "votes" for classes; "agreement", the share of the class that most voted for,
+            NaN without votes; "status": "agreed", "disputed", "unlabelled", or "decided" by the chair, whose classes
+            have a share of 1.
+        """
+        positions, there = self.positions(image)
+        outcome = rule(self.vote_table(image), np.arange(len(positions)))
+        label, shares, status = outcome.label.copy(), outcome.shares.copy(), outcome.status.astype("<U10")
+        agreement = np.where(outcome.votes > 0, shares.max(axis=1, initial=0.0), np.nan)
+        for column, decided in self.decisions(image).items():
+            label[column], status[column] = decided, "decided"
+            shares[column] = np.arange(len(CLASSES)) == decided
+        names = np.array([*CLASSES, ""])
+        table: dict[str, NDArray[Any]] = {
+            "number": np.arange(len(positions)),
+            "row": positions[:, 0],
+            "column": positions[:, 1],
+            "class": names[label],
+            **dict(zip(CLASSES, shares.T, strict=True)),
+            "votes": outcome.votes,
+            "agreement": agreement,
+            "status": status,
+        }
+        return {name: values[there] for name, values in table.items()}
+
+    def export(
+        self, image: int, path: str | os.PathLike[str], rule: Rule = majority, *, overwrite: bool = True
+    ) -> None:
+        """Write `labels` as text, without their numbers.
+
+        Parameters
+        ----------
+        image : int
+            Number of the image.
+        path : path-like
+            The file.
+        rule : callable
+            As for `labels`.
+        overwrite : bool
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and may not be replaced.
+        """
+        with whole_file(path, overwrite=overwrite) as temporary:
+            temporary.write_text(labels_text(self.labels(image, rule)), encoding="utf-8", newline="")
 
     def decide(self, image: int, chair: Expert, column: int, label: int | None) -> None:
         """Decide the class of a column, whatever the votes are.
@@ -726,24 +791,31 @@ class VoteStore:
         """Return what each expert did to columns, by expert, with the columns as the table of votes numbers them."""
         info = self.image(image)
         radius = SAME_COLUMN / info.sampling
-        founders: list[tuple[float, float, set[int]]] = []
+        states = {expert.id: self._states(image, expert.id) for expert in self.experts()}
         shared: dict[tuple[int, int], int] = {}
-        for expert, number, row, col in self._database.read(_ADDED, (image,)):
-            for at, (y, x, experts) in enumerate(founders):
-                if expert not in experts and math.hypot(row - y, col - x) <= radius:
+        first: dict[int, tuple[float, float, set[int]]] = {}
+        near: dict[tuple[int, int], list[int]] = {}  # of these, by squares of the radius
+        for which, (expert, number) in enumerate(self._database.read(_ADDED, (image,)), info.columns):
+            shared[expert, number] = which
+            state = states[expert][number]
+            if not state.present:
+                continue
+            i, j = int(state.row // radius), int(state.column // radius)
+            for other in sorted(k for di, dj in _AROUND for k in near.get((i + di, j + dj), ())):
+                row, column, experts = first[other]
+                if expert not in experts and math.hypot(state.row - row, state.column - column) < radius:
                     experts.add(expert)
-                    shared[expert, number] = info.columns + at
+                    shared[expert, number] = other
                     break
             else:
-                shared[expert, number] = info.columns + len(founders)
-                founders.append((row, col, {expert}))
+                first[which] = (state.row, state.column, {expert})
+                near.setdefault((i, j), []).append(which)
         return {
-            expert.id: [
-                _Place(shared.get((expert.id, number), number), state.label, state.row, state.column, state.present)
-                for number, state in self._states(image, expert.id).items()
+            expert: [
+                _Place(shared.get((expert, number), number), state.label, state.row, state.column, state.present)
+                for number, state in touched.items()
             ]
-            for expert in self.experts()
-            if expert.role == "expert"
+            for expert, touched in states.items()
         }
 
     def _positions(self, image: int) -> NDArray[np.float64]:
@@ -757,7 +829,22 @@ class VoteStore:
     def _states(self, image: int, expert: int) -> dict[int, State]:
         """Return the columns an expert touched, by number."""
         rows = self._database.read(_STATES, (expert, image))
-        return {number: State(*place, bool(present), made_by) for number, *place, present, made_by in rows}
+        return {row[0]: State(row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows}
+
+
+def labels_text(labels: dict[str, NDArray[Any]]) -> str:
+    """Return a table of labels as text with commas.
+
+    Parameters
+    ----------
+    labels : dict
+        From `VoteStore.labels`.
+    """
+    names = [name for name in labels if name != "number"]
+    formats = {"row": "%.3f", "column": "%.3f", "agreement": "%.5f"} | dict.fromkeys(CLASSES, "%.5f")
+    line = ",".join(formats.get(name, "%s") for name in names) + "\n"
+    rows = map(line.__mod__, zip(*(labels[name].tolist() for name in names), strict=True))
+    return "".join([",".join(names), "\n", *rows]).replace(",nan,", ",,")
 
 
 class _Place(NamedTuple):
