@@ -114,7 +114,18 @@ CREATE TABLE round (
     closed TEXT NOT NULL
 );
 """
-_NUMBERED = ("image", "tile", "expert", "invitation", "request", "action", "decision", "round")
+_KEYS = {
+    "image": ("id", "name"),
+    "tile": ("image, level, row, column",),
+    "column": ("image, number",),
+    "expert": ("id", "name"),
+    "invitation": ("id", "token_sha256"),
+    "request": ("id", "expert, client, sequence"),
+    "action": ("id",),
+    "decision": ("id",),
+    "round": ("id", "image"),
+}
+"""What tells the rows of each table apart: where it is the same, REPLACE would remove the row before without a word."""
 
 
 class Database:
@@ -216,9 +227,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise
-            raise ValueError(
-                f"{self.path}: expected a store of votes, got another or a damaged file ({error})"
-            ) from error
+            raise ValueError(f"{self.path}: expected a store of votes, got a file that is none ({error})") from error
 
     def _connection(self) -> sqlite3.Connection:
         """Return the connection of this thread."""
@@ -312,14 +321,11 @@ def _statements() -> Iterator[str]:
     yield f"PRAGMA application_id = {_APPLICATION}"
     yield f"PRAGMA user_version = {VERSION}"
     yield from (statement for statement in re.sub(r"--.*", "", _TABLES).split(";") if statement.strip())
-    for table in (*_NUMBERED, "column"):
+    for table, keys in _KEYS.items():
+        refuse = f"BEGIN SELECT RAISE(ABORT, '{table}: rows are only ever added'); END"
         for change in ("UPDATE", "DELETE"):
-            yield (
-                f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table}: rows are only ever added'); END"
-            )
-    for table in _NUMBERED:  # REPLACE would delete without a word
-        yield (
-            f"CREATE TRIGGER {table}_replace BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE "
-            f"rowid = NEW.rowid) BEGIN SELECT RAISE(ABORT, '{table}: rows are only ever added'); END"
+            yield f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} {refuse}"
+        known = " OR ".join(
+            f"EXISTS (SELECT 1 FROM {table} WHERE ({key}) = (NEW.{key.replace(', ', ', NEW.')}))" for key in keys
         )
+        yield f"CREATE TRIGGER {table}_replace BEFORE INSERT ON {table} WHEN {known} {refuse}"
