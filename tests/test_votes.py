@@ -21,7 +21,7 @@ from contextem.labels.actions import Add, Delete, Move, Undo, Vote
 from contextem.labels.consensus import UNSURE, majority, unanimity
 from contextem.labels.database import network_file_system
 from contextem.labels.tiles import Cache, grey, pyramid
-from contextem.labels.votes import OutOfOrder, Refused, VoteStore
+from contextem.labels.votes import Missing, OutOfOrder, Refused, VoteStore
 from contextem.micrograph import Detector, Micrograph
 
 FOUND = np.array([[4.0, 5.0], [4.0, 15.0], [14.0, 5.0], [14.0, 15.0], [24.0, 25.0]])
@@ -202,7 +202,7 @@ def test_requests_that_make_no_sense_write_nothing(store, arguments, error, mess
     with pytest.raises(error, match=message):
         store.cast(image, ada, *arguments)
     assert store.next_sequence(ada, "tablet") == 1
-    with pytest.raises(KeyError, match="image: expected the number of an image in the store, got 99"):
+    with pytest.raises(Missing, match="image: expected the number of an image in the store, got 99"):
         store.cast(99, ada, "tablet", 1, [Undo()])
 
 

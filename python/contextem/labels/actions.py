@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from contextem.labels.consensus import UNSURE
 
 _LARGEST = 1 << 53  # the numbers below are exact in a browser
-_LAST_COLUMN = "SELECT coalesce(max(column), -1) FROM action WHERE expert = ? AND image = ?"
+LAST_COLUMN = "SELECT coalesce(max(column), -1) FROM action WHERE expert = ? AND image = ?"
 _ITEM = "SELECT id, column, kind, replaces FROM action WHERE request = ? AND item = ? ORDER BY id"
 _LAST_ACTION = (
     "SELECT request, item FROM action a WHERE expert = ? AND image = ? AND kind <> 'undo'"
@@ -166,8 +166,8 @@ class Ballot:
         if isinstance(item, Add | Move) and not self._inside(item.row, item.column):
             return {"refused": f"position: expected one inside the image, got row {item.row:g}, column {item.column:g}"}
         if isinstance(item, Add):
-            (last,) = self.connection.execute(_LAST_COLUMN, (self.expert, self.image)).fetchone()
-            column = max(last, len(self.found) - 1) + 1
+            (last,) = self.connection.execute(LAST_COLUMN, (self.expert, self.image)).fetchone()
+            column = max(last + 1, len(self.found))
             self._write(number, "add", [(column, State(None, item.row, item.column, True, None))])
             return {"do": "add", "column": column}
         numbers = (item.number,) if isinstance(item, Move) else item.columns

@@ -11,13 +11,13 @@ import itertools
 import json
 import math
 import os
-import re
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from contextem._output import whole_file
 from contextem.columns import CLASSES, Columns
-from contextem.labels.actions import Ballot, Item, State, check_request
-from contextem.labels.consensus import Consensus, VoteTable, majority
+from contextem.labels.actions import LAST_COLUMN, Ballot, Item, State, check_request
+from contextem.labels.consensus import Consensus, VoteTable, dawid_skene, majority, unanimity
 from contextem.labels.database import Database
 from contextem.labels.tiles import SIDE, grey_limits, pyramid
 from contextem.micrograph import Detector, Micrograph
@@ -41,7 +41,6 @@ SAME_COLUMN = 0.8
 """Distance up to which columns that several experts add are taken for one, Å."""
 
 _AROUND = tuple(itertools.product((-1, 0, 1), repeat=2))
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 
 _REQUEST = "SELECT content_sha256, answer FROM request WHERE expert = ? AND client = ? AND sequence = ?"
 _LAST_REQUEST = "SELECT coalesce(max(sequence), 0) FROM request WHERE expert = ? AND client = ?"
@@ -51,12 +50,19 @@ _ADDED = "SELECT expert, column FROM action WHERE image = ? AND kind = 'add' ORD
 _STATES = "SELECT column, class, row, col, present, max(id) FROM action WHERE expert = ? AND image = ? GROUP BY column"
 
 
-Rule = Callable[[VoteTable, NDArray[np.int64]], Consensus]
-"""What makes labels of the votes on columns of these numbers."""
+Rule = Callable[..., Consensus]
+"""What makes labels of a `VoteTable` and the numbers of the columns; it may be told a quorum."""
+
+RULES: Mapping[str, Rule] = MappingProxyType({"majority": majority, "unanimity": unanimity, "dawid-skene": dawid_skene})
+"""Rules by the names they are chosen by."""
 
 
 class Refused(ValueError):
     """What was asked for does not fit what the store holds; nothing was written."""
+
+
+class Missing(LookupError):
+    """What was asked for is not in the store."""
 
 
 class OutOfOrder(Refused):
@@ -267,7 +273,7 @@ class VoteStore:
         """
         name = _check_name("name", micrograph.source if name is None else name)
         height, width = micrograph.shape
-        data = micrograph.data.astype(micrograph.data.dtype.newbyteorder("<"), copy=False)
+        data = _little_endian(micrograph.data)
         positions = columns.positions
         if len(positions) and not ((positions >= -0.5) & (positions <= np.subtract(micrograph.shape, 0.5))).all():
             raise ValueError(f"columns: expected positions inside the image of {height} x {width} px, got some outside")
@@ -281,8 +287,7 @@ class VoteStore:
             raise ValueError(
                 "order: expected a model's predictions with the order 'uncertain', got none; take 'random'"
             )
-        digest = hashlib.sha256(f"{height},{width},{data.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(data).data)
+        digest = fingerprint(micrograph)
         recording = {
             "sampling": micrograph.sampling,
             "energy": micrograph.energy,
@@ -294,13 +299,13 @@ class VoteStore:
         with self._database.transaction() as connection:
             known = connection.execute("SELECT id, sha256 FROM image WHERE name = ?", (name,)).fetchone()
             if known is not None:
-                if known[1] == digest.hexdigest() and np.array_equal(self._positions(known[0]), positions):
+                if known[1] == digest and np.array_equal(self._positions(known[0]), positions):
                     return int(known[0])
                 raise Refused(f"name: another image or other columns have the name {name}, choose another one")
             black, white = grey_limits(data)
             values = (
                 name,
-                digest.hexdigest(),
+                digest,
                 height,
                 width,
                 data.dtype.str,
@@ -336,7 +341,7 @@ class VoteStore:
 
         Raises
         ------
-        KeyError
+        Missing
             If there is none of this number.
         """
         found = self._database.read(
@@ -346,7 +351,7 @@ class VoteStore:
             (image,),
         )
         if not found:
-            raise KeyError(f"image: expected the number of an image in the store, got {image}")
+            raise Missing(f"image: expected the number of an image in the store, got {image}")
         name, digest, height, width, recording, order, closed, black, white, context, count = found[0]
         sampling = json.loads(recording)["sampling"]
         known = (name, digest, height, width, sampling, count, order, bool(closed), black, white, json.loads(context))
@@ -400,7 +405,7 @@ class VoteStore:
 
         Raises
         ------
-        KeyError
+        Missing
             If there is none.
         """
         found = self._database.read(
@@ -409,7 +414,7 @@ class VoteStore:
             (image, level, row, column),
         )
         if not found:
-            raise KeyError(f"tile: expected one of the image, got level {level}, row {row}, column {column}")
+            raise Missing(f"tile: expected one of the image, got level {level}, row {row}, column {column}")
         height, width, dtype, packed = found[0]
         shape = [min(SIDE, -(-side >> level) - SIDE * at) for side, at in ((height, row), (width, column))]
         pixels = np.frombuffer(zlib.decompress(packed), "|u1" if level else dtype)
@@ -562,7 +567,7 @@ class VoteStore:
             If the client sent something else under this number, voting has ended, or a chair asks.
         ValueError, TypeError
             If an argument is not a possible one.
-        KeyError
+        Missing
             If there is no such image.
         """
         check_request(client, sequence, items)
@@ -604,6 +609,19 @@ class VoteStore:
             Name of the page.
         """
         return int(self._database.read(_LAST_REQUEST, (expert.id, client))[0][0]) + 1
+
+    def next_column(self, image: int, expert: Expert) -> int:
+        """Return the number of the next column that an expert adds.
+
+        Parameters
+        ----------
+        image : int
+            Number of the image.
+        expert : Expert
+            Who adds it.
+        """
+        (last,) = self._database.read(LAST_COLUMN, (expert.id, image))[0]
+        return max(int(last) + 1, len(self._positions(image)))
 
     def vote_table(self, image: int) -> VoteTable:
         """Return the votes that count: the last of every expert on every column, unless withdrawn; the chair has none.
@@ -832,6 +850,25 @@ class VoteStore:
         return {row[0]: State(row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows}
 
 
+def fingerprint(micrograph: Micrograph) -> str:
+    """Return what tells the pixels of a micrograph from all others: SHA-256 of their shape, type and values.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+
+    Examples
+    --------
+    >>> fingerprint(Micrograph(np.eye(64), sampling=0.2))[:8]
+    'c07b44c7'
+    """
+    data = _little_endian(micrograph.data)
+    digest = hashlib.sha256(f"{data.shape[0]},{data.shape[1]},{data.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(data).data)
+    return digest.hexdigest()
+
+
 def labels_text(labels: dict[str, NDArray[Any]]) -> str:
     """Return a table of labels as text with commas.
 
@@ -857,8 +894,12 @@ class _Place(NamedTuple):
     present: bool
 
 
+def _little_endian(data: NDArray[Any]) -> NDArray[Any]:
+    return data.astype(data.dtype.newbyteorder("<"), copy=False)
+
+
 def _check_name(argument: str, name: str | None) -> str:
-    if name is None or not _NAME.fullmatch(name) or name.strip() != name:
+    if name is None or not 0 < len(name) <= 80 or not name.isprintable() or name.strip() != name:
         raise ValueError(f"{argument}: expected 1 to 80 printable characters, got {name!r}; give another {argument}")
     return name
 
