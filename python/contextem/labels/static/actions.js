@@ -100,7 +100,7 @@ export class Queue {
         const { results } = await this.ends.act(image, { client: this.client, sequence, items: bare });
         return { items, results };
       } catch (failure) {
-        if (failure.status === 409 && this.#renumber(failure.message)) continue;
+        if (this.#renumber(failure)) continue;
         if (isFinal(failure.status)) return { items, results: items.map(() => ({ refused: failure.message })) };
         this.#tell(reason(failure));
       }
@@ -109,9 +109,9 @@ export class Queue {
   }
 
   /** A server that knows less of this client than it acknowledged goes on where it is. */
-  #renumber(message) {
-    const expected = Number(/expected (?:sequence )?(\d+)/.exec(message)?.[1]);
-    if (!expected || expected === this.kept.sent.sequence) return false;
+  #renumber({ status, message }) {
+    const expected = Number(/expected sequence (\d+)/.exec(message)?.[1]);
+    if (status !== 409 || !expected || expected === this.kept.sent.sequence) return false;
     this.kept.sent.sequence = expected;
     this.kept.next = expected + 1;
     this.#keep();
@@ -169,7 +169,7 @@ export async function sendLeftovers(expert, ends, storage = localStorage) {
 const namesOf = ({ columns = [], column }) => (column === undefined ? columns : [column]);
 
 /** Whether an answer will not change: the request was understood, and refused. */
-const isFinal = (status) => status >= 400 && status < 500 && ![401, 403, 408, 409, 425, 429].includes(status);
+const isFinal = (status) => status >= 400 && status < 500 && ![401, 403, 408, 425, 429].includes(status);
 
 function reason({ status, message }) {
   if (status === 401 || status === 403) return `Open your invitation link again: ${message}. Your votes are kept.`;

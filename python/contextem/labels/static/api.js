@@ -12,8 +12,8 @@ export class Failure extends Error {
 }
 
 /**
- * @typedef {{id: number, name: string, height: number, width: number, sampling: number, columns: number,
- *   voted: number}} Picture
+ * @typedef {{id: number, name: string, version: string, height: number, width: number, sampling: number,
+ *   columns: number, voted: number, closed: boolean}} Picture
  * @typedef {{name: string, role: string, classes: string[], colours: string[], images: Picture[]}} Me
  * @typedef {{size: number, patch: number[], reconstruction: number[] | null, means: Object<string, number[]>}} Patch
  * @typedef {{client: string, sequence: number, items: object[]}} Batch
@@ -58,9 +58,9 @@ export const order = async (image) => new Uint32Array(await bytes(`/api/images/$
 /** @param {number} image @param {number} column @param {AbortSignal} signal @returns {Promise<Patch>} */
 export const patch = (image, column, signal) => json(`/api/images/${image}/columns/${column}/patch`, { signal });
 
-/** @param {number} image @param {number} level @param {number} row @param {number} column @returns {Promise<Blob>} */
-export const tile = async (image, level, row, column) =>
-  (await ask(`/api/images/${image}/tiles/${level}/${row}/${column}.png`)).blob();
+/** @param {Picture} image @param {number} level @param {number} row @param {number} column @returns {Promise<Blob>} */
+export const tile = async ({ id, version }, level, row, column) =>
+  (await ask(`/api/images/${id}/tiles/${level}/${row}/${column}.png?v=${version}`)).blob();
 
 /** @param {number} image @param {Batch} batch @returns {Promise<{sequence: number, results: object[]}>} */
 export const act = (image, batch) => send(`/api/images/${image}/actions`, batch);

@@ -4,20 +4,18 @@ import * as api from "./api.js";
 import { element, glyph, make, spoken } from "./panel.js";
 
 const WAIT = 70; // ms, so that holding an arrow key does not ask for every column on the way
-const KEPT = 300; // patches
 
 export class Closeup {
   /** @param {string[]} classes @param {string[]} colours */
   constructor(classes, colours) {
     this.classes = classes;
-    this.seen = new Map();
     this.asked = new AbortController();
     this.means = classes.map((name, label) => {
-      const canvas = make("canvas", { role: "img", "aria-label": `mean of ${spoken(name)}` });
+      const canvas = make("canvas", { role: "img", "aria-label": `mean of my votes for ${spoken(name)}` });
       const caption = make("figcaption", { title: spoken(name) }, glyph(label, colours[label], 13));
-      return { canvas, figure: make("figure", {}, canvas, caption) };
+      element("means").append(make("figure", {}, canvas, caption));
+      return canvas;
     });
-    element("means").replaceChildren(...this.means.map(({ figure }) => figure));
     this.clear();
   }
 
@@ -27,23 +25,13 @@ export class Closeup {
     this.asked = new AbortController();
     const { signal } = this.asked;
     if (column < 0) return this.clear();
-    const key = `${image}/${column}`;
+    await new Promise((resolve) => setTimeout(resolve, WAIT));
+    if (signal.aborted) return;
     try {
-      if (!this.seen.has(key)) {
-        await new Promise((resolve) => setTimeout(resolve, WAIT));
-        if (signal.aborted) return;
-        this.seen.set(key, await api.patch(image, column, signal));
-        if (this.seen.size > KEPT) this.seen.delete(this.seen.keys().next().value);
-      }
-      if (!signal.aborted) this.#draw(this.seen.get(key));
+      this.#draw(await api.patch(image, column, signal));
     } catch {
       if (!signal.aborted) this.clear();
     }
-  }
-
-  /** Forget a patch, of a column that was moved. */
-  forget(image, column) {
-    this.seen.delete(`${image}/${column}`);
   }
 
   clear() {
@@ -54,20 +42,16 @@ export class Closeup {
     element("closeup").dataset.state = "shown";
     paint(element("patch"), size, patch);
     paint(element("reconstruction"), size, reconstruction);
-    this.means.forEach(({ canvas, figure }, label) => {
-      const mean = means?.[this.classes[label]];
-      figure.hidden = !mean;
-      paint(canvas, size, mean);
-    });
-    element("means").hidden = this.means.every(({ figure }) => figure.hidden);
+    this.means.forEach((canvas, label) => paint(canvas, size, means?.[this.classes[label]]));
+    element("means").hidden = !means || Object.keys(means).length === 0;
   }
 }
 
-/** Show grey levels 0..255, row by row; nothing if there are none. */
+/** Show grey levels 0..255, row by row; an empty frame if there are none. */
 function paint(canvas, size, levels) {
-  canvas.parentElement.hidden = !levels;
-  if (!levels) return;
+  canvas.classList.toggle("empty", !levels);
   canvas.width = canvas.height = size;
+  if (!levels) return;
   const pixels = new ImageData(size, size);
   const out = new Uint32Array(pixels.data.buffer);
   levels.forEach((level, k) => {

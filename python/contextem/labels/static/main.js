@@ -73,6 +73,7 @@ class Page {
     element("image").value = String(image.id);
     history.replaceState(null, "", `#${image.id}`);
     this.redraw();
+    if (image.closed) return this.say(`Voting on ${image.name} has ended.`);
     this.say(`${image.name}: ${this.columns.total} columns. Space goes to the first one to label.`);
   }
 
@@ -130,7 +131,6 @@ class Page {
 
   move(index, x, y) {
     this.edits.move(index, x, y);
-    this.closeup.forget(this.image.id, this.columns.ids[index]);
     this.#go(index);
     this.say(`Moved ${this.#which([index])}.`);
     this.#refresh();
@@ -263,10 +263,9 @@ class Page {
   }
 
   #answered(image, item, result) {
-    if (item.do === "add" && result.column !== undefined) {
-      this.columns.rename(item.as, result.column);
-      if (this.columns.ids[this.current] === result.column) this.closeup.show(image, result.column);
-    }
+    if (item.do === "add" && result.column !== undefined) this.columns.rename(item.as, result.column);
+    const number = this.columns.ids[this.current];
+    if (this.current >= 0 && number === (item.do === "add" ? result.column : item.column)) this.closeup.show(image, number);
     if (result.refused) this.say(`Not done: ${result.refused}`);
     this.stale ||= Boolean(result.refused || item.unseen);
     if (this.stale && this.queue) this.#reload(result.refused ? null : "Undone.");

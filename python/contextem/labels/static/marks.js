@@ -96,9 +96,9 @@ export class Marks {
 
   #make(name, radius) {
     if (name === "selected") return stampOf(SELECTED, PAPER, radius, 1.4, 0.95);
-    if (name === NONE) return stampOf(UNVOTED, PAPER, Math.max(radius, 2.6 * devicePixelRatio), 1, 0.85);
+    if (name === NONE) return stampOf(UNVOTED, PAPER, Math.max(radius, 2.4 * devicePixelRatio), 1, radius < 5 * devicePixelRatio ? 0.6 : 0.85);
     if (radius < DOTS_BELOW * devicePixelRatio) return stampOf({ ...SHAPES[0] }, this.colours[name], 1.5 * radius, 0.6, 1);
-    return stampOf(SHAPES[name], this.colours[name], radius, 1.7, 1);
+    return stampOf(SHAPES[name], this.colours[name], radius, 2, 1);
   }
 }
 

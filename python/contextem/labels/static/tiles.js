@@ -111,7 +111,7 @@ export class Tiles {
     tile.state = "loading";
     this.loading += 1;
     try {
-      tile.grey = await greyLevels(await api.tile(this.image.id, ...tile.place));
+      tile.grey = await greyLevels(await api.tile(this.image, ...tile.place));
       tile.state = "ready";
       await this.#colour(tile);
     } catch {
