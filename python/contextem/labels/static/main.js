@@ -113,7 +113,10 @@ class Page {
 
   undo() {
     const changed = this.edits.undo();
-    if (changed?.length) this.#go(changed[0]);
+    if (changed?.length) {
+      this.#reveal(changed[0]);
+      this.#go(changed[0]);
+    }
     this.say(changed ? `Undone: ${this.#which(changed)}${this.#state(changed)}` : "Undoing what was done before …");
     this.#refresh();
   }
@@ -165,7 +168,7 @@ class Page {
     const middle = this.view.toImage(this.view.width / 2, this.view.height / 2);
     const index = this.current < 0 ? this.columns.nearest(...middle) : this.columns.towards(this.current, x, y);
     if (index < 0) return this.say("There is no column in this direction.");
-    this.columns.select([]);
+    this.#reveal(index);
     this.focus(index);
   }
 
@@ -301,10 +304,12 @@ class Page {
     return label === NONE ? ", no vote" : `, ${spoken(this.classes[label])}`;
   }
 
-  /** Make a column the current one, in sight. */
+  #reveal(index) {
+    this.view.reveal(this.columns.x[index], this.columns.y[index]);
+  }
+
   #go(index) {
     this.current = index;
-    this.view.reveal(this.columns.x[index], this.columns.y[index]);
     this.closeup.show(this.image.id, this.columns.ids[index]);
     this.#refresh();
   }
@@ -316,6 +321,7 @@ class Page {
       this.view.zoom(close / this.view.scale);
       this.view.centre(this.columns.x[index], this.columns.y[index]);
     }
+    this.#reveal(index);
     this.#go(index);
   }
 

@@ -6,6 +6,8 @@
  */
 
 const CLOSEST = 48; // device px per image px
+const MARGIN = 0.15; // of the screen, that what is gone to keeps from its edge
+const BEYOND = 0.06; // of the screen, beside the image
 
 export class View {
   constructor() {
@@ -71,14 +73,17 @@ export class View {
     this.#place(this.width / 2 - x * this.scale, this.height / 2 - y * this.scale);
   }
 
-  /** Move until a point is in sight, if it is not. @returns {boolean} whether it moved */
+  /** Move as far as it takes for a point to be well in sight, but not for the sake of what lies beyond the image. */
   reveal(x, y) {
     const [left, top] = this.toScreen(x, y);
-    const margin = 0.12 * Math.min(this.width, this.height);
-    const inside = (at, length) => at >= margin && at <= length - margin;
-    if (inside(left, this.width) && inside(top, this.height)) return false;
-    this.centre(x, y);
-    return true;
+    const move = (at, screen, start, length) => {
+      if (at < MARGIN * screen) return Math.min(MARGIN * screen - at, Math.max(BEYOND * screen - start, -Math.min(at, 0)));
+      const over = at - (1 - MARGIN) * screen;
+      return over > 0 ? -Math.min(over, Math.max(start + length - (1 - BEYOND) * screen, at - screen, 0)) : 0;
+    };
+    const across = move(left, this.width, this.shiftX, this.imageWidth * this.scale);
+    const down = move(top, this.height, this.shiftY, this.imageHeight * this.scale);
+    if (across || down) this.pan(across, down);
   }
 
   /** @returns {{left: number, top: number, right: number, bottom: number}} the part of the plane that is seen */
