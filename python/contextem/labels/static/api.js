@@ -15,7 +15,8 @@ export class Failure extends Error {
  * @typedef {{id: number, name: string, version: string, height: number, width: number, sampling: number,
  *   columns: number, voted: number, closed: boolean}} Picture
  * @typedef {{name: string, role: string, classes: string[], colours: string[], images: Picture[]}} Me
- * @typedef {{size: number, patch: number[], reconstruction: number[] | null, means: Object<string, number[]>}} Patch
+ * @typedef {{size: number, patch: number[][], reconstruction: number[][],
+ *   means: Object<string, number[][]>}} Patch
  * @typedef {{client: string, sequence: number, items: object[]}} Batch
  */
 

@@ -47,14 +47,14 @@ export class Closeup {
   }
 }
 
-/** Show grey levels 0..255, row by row; an empty frame if there are none. */
+/** Show rows of grey levels 0..255; an empty frame if there are none. */
 function paint(canvas, size, levels) {
   canvas.classList.toggle("empty", !levels);
   canvas.width = canvas.height = size;
   if (!levels) return;
   const pixels = new ImageData(size, size);
   const out = new Uint32Array(pixels.data.buffer);
-  levels.forEach((level, k) => {
+  levels.flat().forEach((level, k) => {
     out[k] = (255 << 24) | (level * 0x010101);
   });
   canvas.getContext("2d").putImageData(pixels, 0, 0);

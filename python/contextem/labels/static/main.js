@@ -18,6 +18,7 @@ import { View } from "./view.js";
 
 const STEP = 1.4; // of a zoom by key or button
 const CLOSE = 34; // CSS px between neighbours, to which a column is zoomed that is to be judged
+const TOOLS = 60; // CSS px that the tools take of the left
 const SETTINGS = "contextem.settings";
 
 class Page {
@@ -400,6 +401,12 @@ class Page {
     element("advance").addEventListener("change", (event) =>
       localStorage.setItem(SETTINGS, event.target.checked ? "advance" : ""),
     );
+    addEventListener("click", ({ detail, target }) => {
+      // after a press by pointer, the keys are the image's again
+      if (detail && target.closest("button, label, [type=checkbox]") && !document.querySelector("dialog[open]")) {
+        element("marks").focus({ preventScroll: true });
+      }
+    });
     listen(this, this.unsure);
     this.gestures = follow(element("marks"), {
       click: (spot) => this.tools.click(spot),
@@ -418,7 +425,7 @@ class Page {
     const { clientWidth, clientHeight } = element("stage");
     const [width, height] = [clientWidth, clientHeight].map((length) => Math.max(1, Math.round(length * devicePixelRatio)));
     for (const id of ["picture", "marks"]) Object.assign(element(id), { width, height });
-    this.view.resize(width, height);
+    this.view.resize(width, height, TOOLS * devicePixelRatio);
     this.draw();
   }
 }

@@ -26,6 +26,8 @@ export class Minimap {
 
   /** @param {import("./view.js").View} view @param {import("./tiles.js").Tiles} tiles */
   draw(view, tiles) {
+    this.canvas.hidden = view.whole;
+    if (view.whole) return;
     const { imageWidth, imageHeight } = view;
     const ratio = devicePixelRatio;
     this.scale = (LONGEST * ratio) / Math.max(imageWidth, imageHeight);

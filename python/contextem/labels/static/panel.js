@@ -46,10 +46,7 @@ export function classButtons(classes, vote) {
     const count = make("span", { class: "count" });
     const button = make("button", { type: "button", class: "class", "aria-keyshortcuts": key });
     button.append(make("kbd", { "aria-hidden": "true" }, key), glyph(label, colour), make("span", {}, spoken(name)), count);
-    button.addEventListener("click", (event) => {
-      vote(label);
-      if (event.detail) element("marks").focus({ preventScroll: true }); // the space bar stays the image's
-    });
+    button.addEventListener("click", () => vote(label));
     return { button, count };
   });
   element("classes").replaceChildren(...buttons.map(({ button }) => button));

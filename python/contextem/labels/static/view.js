@@ -1,8 +1,9 @@
 /**
- * Where the image lies on the screen:  screen = scale * (image - corner).
+ * Where the image lies on the screen:  screen = scale * image + shift.
  *
  * Image coordinates are x = column and y = row, px, with pixel centres at integers; screen coordinates are those of the
- * canvas, device px.  The shift is whole, so that marks do not tremble against the image when it is dragged.
+ * canvas, device px.  What is drawn is shifted by whole px, so that marks do not tremble against the image when it is
+ * dragged; zooming goes by the exact shift.
  */
 
 const CLOSEST = 48; // device px per image px
@@ -14,18 +15,21 @@ export class View {
     this.scale = 1;
     this.shiftX = 0;
     this.shiftY = 0;
+    this.exact = [0, 0];
+    this.inset = 0;
     this.width = 1;
     this.height = 1;
     this.imageWidth = 1;
     this.imageHeight = 1;
   }
 
-  /** @param {number} width @param {number} height device px of the canvas */
-  resize(width, height) {
+  /** @param {number} width @param {number} height @param {number} inset device px of the canvas, and of it left to tools */
+  resize(width, height, inset) {
     const middle = this.toImage(this.width / 2, this.height / 2);
     const whole = this.scale === this.fitting;
     this.width = width;
     this.height = height;
+    this.inset = inset;
     if (whole) this.fit();
     else this.centre(...middle);
   }
@@ -39,12 +43,12 @@ export class View {
 
   /** Scale at which the whole image is seen. */
   get fitting() {
-    return 0.96 * Math.min(this.width / this.imageWidth, this.height / this.imageHeight);
+    return 0.96 * Math.min((this.width - this.inset) / this.imageWidth, this.height / this.imageHeight);
   }
 
   fit() {
     this.scale = this.fitting;
-    this.centre((this.imageWidth - 1) / 2, (this.imageHeight - 1) / 2);
+    this.centre((this.imageWidth - 1 - this.inset / this.scale) / 2, (this.imageHeight - 1) / 2);
   }
 
   /** @returns {[number, number]} */
@@ -58,12 +62,12 @@ export class View {
   }
 
   pan(x, y) {
-    this.#place(this.shiftX + x, this.shiftY + y);
+    this.#place(this.exact[0] + x, this.exact[1] + y);
   }
 
   /** Scale by a factor; what is at (x, y) of the screen stays there. */
   zoom(factor, x = this.width / 2, y = this.height / 2) {
-    const [left, top] = this.toImage(x, y);
+    const [left, top] = [(x - this.exact[0]) / this.scale, (y - this.exact[1]) / this.scale];
     this.scale = Math.min(Math.max(this.scale * factor, this.fitting / 2), Math.max(CLOSEST, this.fitting));
     this.#place(x - left * this.scale, y - top * this.scale);
   }
@@ -86,6 +90,12 @@ export class View {
     if (across || down) this.pan(across, down);
   }
 
+  /** Whether the image is in sight from edge to edge. */
+  get whole() {
+    const fits = (shift, length, screen) => shift >= -1 && shift + length * this.scale <= screen + 1;
+    return fits(this.shiftX, this.imageWidth, this.width) && fits(this.shiftY, this.imageHeight, this.height);
+  }
+
   /** @returns {{left: number, top: number, right: number, bottom: number}} the part of the plane that is seen */
   box(margin = 0) {
     const [left, top] = this.toImage(-margin, -margin);
@@ -96,8 +106,8 @@ export class View {
   /** Some of the image stays in sight wherever it is dragged. */
   #place(x, y) {
     const within = (shift, length, screen) =>
-      Math.round(Math.min(Math.max(shift, 0.3 * screen - length * this.scale), 0.7 * screen));
-    this.shiftX = within(x, this.imageWidth, this.width);
-    this.shiftY = within(y, this.imageHeight, this.height);
+      Math.min(Math.max(shift, 0.3 * screen - length * this.scale), 0.7 * screen);
+    this.exact = [within(x, this.imageWidth, this.width), within(y, this.imageHeight, this.height)];
+    [this.shiftX, this.shiftY] = this.exact.map(Math.round);
   }
 }
