@@ -9,7 +9,6 @@
 const PREFIX = "contextem.queue.";
 const PAUSES = [300, 600, 1200, 2500, 5000]; // ms between attempts
 const BATCH = { items: 200, columns: 100_000 };
-const KEPT = "kept in this browser until it does";
 
 /**
  * @typedef {{do: string, columns?: number[], class?: number | null, column?: number, row?: number, col?: number,
@@ -173,7 +172,7 @@ const isFinal = (status) => status >= 400 && status < 500 && ![401, 403, 408, 42
 
 function reason({ status, message }) {
   if (status === 401 || status === 403) return `Open your invitation link again: ${message}. Your votes are kept.`;
-  return status === 0 ? `The server does not answer; your votes are ${KEPT}.` : `Not saved yet: ${message}.`;
+  return status === 0 ? "No answer from the server. Your votes are kept in this browser." : `Not saved yet: ${message}.`;
 }
 
 /** Random name of a client (`crypto.randomUUID` is for pages of https and of this machine only). */

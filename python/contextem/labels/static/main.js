@@ -19,6 +19,10 @@ import { View } from "./view.js";
 const STEP = 1.4; // of a zoom by key or button
 const CLOSE = 34; // CSS px between neighbours, to which a column is zoomed that is to be judged
 const TOOLS = 60; // CSS px that the tools take of the left
+const HINTS = {
+  none: "Click a column, or press space, to see it enlarged.",
+  many: "A class is a vote on all of them.",
+};
 const SETTINGS = "contextem.settings";
 
 class Page {
@@ -75,7 +79,7 @@ class Page {
     history.replaceState(null, "", `#${image.id}`);
     this.redraw();
     if (image.closed) return this.say(`Voting on ${image.name} has ended.`);
-    this.say(`${image.name}: ${this.columns.total} columns. Space goes to the first one to label.`);
+    this.say(`${image.name}: ${this.columns.total} columns to label.`);
   }
 
   /** Read the columns as the server knows them; called when all actions have an answer. */
@@ -315,14 +319,11 @@ class Page {
     this.#refresh();
   }
 
-  /** Go to a column from far: near enough to judge it. */
+  /** Go to a column from anywhere: into the middle, and near enough to judge it. */
   #approach(index) {
     const close = (CLOSE * devicePixelRatio) / this.columns.spacing;
-    if (this.view.scale < close) {
-      this.view.zoom(close / this.view.scale);
-      this.view.centre(this.columns.x[index], this.columns.y[index]);
-    }
-    this.#reveal(index);
+    if (this.view.scale < close) this.view.zoom(close / this.view.scale);
+    if (!this.view.whole) this.view.centre(this.columns.x[index], this.columns.y[index]);
     this.#go(index);
   }
 
@@ -364,6 +365,7 @@ class Page {
     const { selection } = this.columns;
     const one = this.current < 0 ? "No column" : capital(this.#which([this.current]));
     element("column").textContent = selection.length > 1 ? `${selection.length} columns selected` : one;
+    element("hint").textContent = selection.length > 1 ? HINTS.many : HINTS.none;
     this.redraw();
   }
 

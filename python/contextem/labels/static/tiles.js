@@ -12,7 +12,7 @@ const SIDE = 512;
 const KEPT = 220; // tiles: what the largest screens show, and as many again
 const AT_ONCE = 6; // requests
 const FAILED = 3000; // ms until a tile that did not come is asked for again
-const SMOOTH_BELOW = 3; // device px per image px: closer, pixels are shown as such
+const SMOOTH_BELOW = 16; // device px per image px: closer, pixels are shown as such
 
 export class Tiles {
   /**
