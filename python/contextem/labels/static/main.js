@@ -6,19 +6,13 @@ import { Closeup } from "./closeup.js";
 import { Columns, NONE } from "./columns.js";
 import { Edits } from "./edits.js";
 import { HELP, listen } from "./keys.js";
-import { Marks, PAPER } from "./marks.js";
-import { Minimap } from "./minimap.js";
-import * as overlay from "./overlay.js";
+import { PAPER } from "./marks.js";
 import { classButtons, element, make, showProgress, showSaved, spoken, toneControls } from "./panel.js";
 import { follow } from "./pointer.js";
-import { plain } from "./tones.js";
-import { Tiles } from "./tiles.js";
+import { Stage } from "./stage.js";
 import { Tools } from "./tools.js";
-import { View } from "./view.js";
 
-const STEP = 1.4; // of a zoom by key or button
 const CLOSE = 34; // CSS px between neighbours, to which a column is zoomed that is to be judged
-const TOOLS = 60; // CSS px that the tools take of the left
 const HINTS = {
   none: "Click a column, or press space, to see it enlarged.",
   many: "A class is a vote on all of them.",
@@ -31,27 +25,28 @@ class Page {
     this.me = me;
     this.unsure = me.classes.length;
     this.classes = [...me.classes, "unsure"];
-    this.view = new View();
-    this.columns = new Columns();
-    this.marks = new Marks(me.colours);
     this.tools = new Tools(this);
-    this.tones = plain;
     this.current = -1;
     this.armed = 0;
     this.order = [];
     this.turn = 0;
     this.outline = this.aim = null;
     this.stale = false;
-    this.waiting = false;
-    this.picture = element("picture").getContext("2d", { alpha: false });
-    this.ink = element("marks").getContext("2d");
+    this.stage = new Stage(me.colours, () => this.#over());
     this.closeup = new Closeup(me.classes, me.colours);
-    this.minimap = new Minimap(element("minimap"), (x, y) => this.#look(() => this.view.centre(x, y)));
     this.ends = {
       act: api.act,
       answered: (image, item, result) => this.#answered(image, item, result),
       changed: (state) => showSaved(state),
     };
+  }
+
+  get view() {
+    return this.stage.view;
+  }
+
+  get columns() {
+    return this.stage.columns;
   }
 
   async start() {
@@ -67,17 +62,13 @@ class Page {
   async open(image) {
     if (!image) return this.say("There is no image to label yet.");
     await this.queue.idle();
-    this.tiles?.close();
     this.image = image;
-    this.tiles = new Tiles(image, () => this.redraw());
-    this.tiles.tone(this.tones);
     [this.order] = await Promise.all([api.order(image.id), this.#load()]);
     this.turn = 0;
     this.#focusNone();
-    this.view.show(image.width, image.height);
+    this.stage.open(image);
     element("image").value = String(image.id);
     history.replaceState(null, "", `#${image.id}`);
-    this.redraw();
     if (image.closed) return this.say(`Voting on ${image.name} has ended.`);
     this.say(`${image.name}: ${this.columns.total} columns to label.`);
   }
@@ -85,7 +76,7 @@ class Page {
   /** Read the columns as the server knows them; called when all actions have an answer. */
   async #load() {
     const number = this.columns.ids[this.current];
-    this.columns = Columns.read(await api.columns(this.image.id));
+    this.stage.columns = Columns.read(await api.columns(this.image.id));
     this.edits = new Edits(this.columns, (item) => this.queue.push(this.image.id, item));
     this.current = this.columns.byId.get(number) ?? -1;
     this.stale = false;
@@ -224,15 +215,15 @@ class Page {
   }
 
   zoomIn() {
-    this.#look(() => this.view.zoom(STEP, ...this.#anchor()));
+    this.stage.step(true);
   }
 
   zoomOut() {
-    this.#look(() => this.view.zoom(1 / STEP, ...this.#anchor()));
+    this.stage.step(false);
   }
 
   fit() {
-    this.#look(() => this.view.fit());
+    this.stage.look(() => this.view.fit());
   }
 
   help() {
@@ -248,26 +239,12 @@ class Page {
     if (!quiet) said.animate([{ opacity: 1 }, { opacity: 1, offset: 0.85 }, { opacity: 0 }], { duration: 3500, fill: "forwards" });
   }
 
-  /** Draw before the next frame. */
   redraw() {
-    if (this.waiting) return;
-    this.waiting = true;
-    requestAnimationFrame(() => {
-      this.waiting = false;
-      this.draw();
-    });
+    this.stage.redraw();
   }
 
-  draw() {
-    if (!this.tiles) return;
-    const { view, picture, ink } = this;
-    picture.fillStyle = "#08090b";
-    picture.fillRect(0, 0, view.width, view.height);
-    this.tiles.draw(picture, view);
-    this.marks.draw(ink, view, this.columns);
-    overlay.draw(ink, view, { ring: this.#ring(), outline: this.outline, aim: this.aim });
-    this.minimap.draw(view, this.tiles);
-    this.#scaleBar();
+  #over() {
+    return { ring: this.current < 0 ? null : this.current, outline: this.outline, aim: this.aim };
   }
 
   #answered(image, item, result) {
@@ -333,31 +310,6 @@ class Page {
     this.closeup.show(this.image.id, -1);
   }
 
-  /** Zoom by key about the current column, if it is in sight. */
-  #anchor() {
-    if (this.current < 0) return [];
-    const [x, y] = this.view.toScreen(this.columns.x[this.current], this.columns.y[this.current]);
-    return x >= 0 && y >= 0 && x <= this.view.width && y <= this.view.height ? [x, y] : [];
-  }
-
-  #ring() {
-    if (this.current < 0) return null;
-    const radius = Math.max(1.9 * this.marks.radius(this.view, this.columns), 9 * devicePixelRatio);
-    const { x, y } = this.columns;
-    return [...this.view.toScreen(x[this.current], y[this.current]).map(Math.round), radius];
-  }
-
-  #scaleBar() {
-    const { text, pixels } = overlay.scaleBar(this.view, this.image.sampling, 180 * devicePixelRatio);
-    element("scale-text").textContent = text;
-    element("scale-line").style.width = `${pixels / devicePixelRatio}px`;
-  }
-
-  #look(change) {
-    change();
-    this.redraw();
-  }
-
   #refresh() {
     const { tally, voted, total, label } = this.columns;
     this.showClasses(tally, this.tools.name === "paint" ? this.armed : -1, this.current < 0 ? NONE : label[this.current]);
@@ -381,12 +333,9 @@ class Page {
     const colours = [...me.colours, PAPER];
     const classes = this.classes.map((name, at) => ({ name, colour: colours[at], key: String((at + 1) % this.classes.length) }));
     this.showClasses = classButtons(classes, (label) => this.vote(label));
-    toneControls((tones) => {
-      this.tones = tones;
-      this.tiles?.tone(tones);
-    });
+    toneControls((tones) => this.stage.tone(tones));
     element("votes-seen").addEventListener("change", (event) => {
-      this.marks.votesSeen = event.target.checked;
+      this.stage.marks.votesSeen = event.target.checked;
       this.say(event.target.checked ? "My votes are shown." : "My votes are hidden.");
       this.redraw();
     });
@@ -416,20 +365,11 @@ class Page {
       start: (spot) => this.tools.start(spot),
       drag: (spot, before) => this.tools.drag(spot, before),
       end: (spot, cancelled) => this.tools.end(spot, cancelled),
-      zoom: (factor, x, y) => this.#look(() => this.view.zoom(factor, x, y)),
-      pan: (x, y) => this.#look(() => this.view.pan(x, y)),
+      zoom: (factor, x, y) => this.stage.look(() => this.view.zoom(factor, x, y)),
+      pan: (x, y) => this.stage.look(() => this.view.pan(x, y)),
     });
-    new ResizeObserver(() => this.#resize()).observe(element("stage"));
-    this.#resize();
   }
 
-  #resize() {
-    const { clientWidth, clientHeight } = element("stage");
-    const [width, height] = [clientWidth, clientHeight].map((length) => Math.max(1, Math.round(length * devicePixelRatio)));
-    for (const id of ["picture", "marks"]) Object.assign(element(id), { width, height });
-    this.view.resize(width, height, TOOLS * devicePixelRatio);
-    this.draw();
-  }
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
