@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from contextem.columns import CLASSES, Columns
+from contextem.labels.actions import Vote
 from contextem.labels.votes import VoteStore
 from contextem.micrograph import Micrograph
 
@@ -135,14 +136,14 @@ def browser():
 class Desk:
     """An expert at the page."""
 
-    def __init__(self, server, browser, name, **options):
+    def __init__(self, server, browser, name, role="expert", **options):
         self.server, self.name = server, name
         self.context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
         self.context.add_init_script(
             "addEventListener('securitypolicyviolation', event => console.error('CSP ' + event.blockedURI))"
         )
         self.wrong, self.asked = [], []
-        self.token = server.invite(name)
+        self.token = server.invite(name, role)
         self.page = self.open(f"/join/{self.token}")
 
     def open(self, path="/"):
@@ -618,6 +619,81 @@ def test_columns_are_found_as_by_a_tree(desk):
     assert [each[0] for each in found] == nearest.tolist()
     assert [each[1] for each in found] == np.where(distances <= 10, nearest, -1).tolist()
     assert [each[2] for each in found] == inside.tolist()
+
+
+@pytest.fixture
+def round_of_three(tmp_path, browser):
+    """Return a server of its own whose experts agree on most columns, and what each of them voted."""
+    served = Server(tmp_path / "round.db")
+    places = grid(12, 8, 40, 0)
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, UNSURE, len(places))
+    said = {}
+    with VoteStore(served.path) as store:
+        image = store.add_image(micrograph(places, 320, 480), Columns(places), name="round")
+        for name in ("Ada", "Grace", "Lise"):
+            said[name] = np.where(rng.random(len(places)) < 0.75, truth, rng.integers(0, UNSURE, len(places)))
+            expert = store.expert_of(store.add_expert(name))
+            votes = [Vote((k,), vote) for k, vote in enumerate(said[name].tolist())]
+            store.cast(image, expert, "page", 1, votes)
+    served.start()
+    yield served, np.array(list(said.values()))
+    served.kill()
+
+
+def test_the_chair_decides_what_is_disputed_and_exports(round_of_three, browser, tmp_path):
+    served, said = round_of_three
+    chair = Desk(served, browser, "the chair", role="chair")
+    page = chair.page
+    counts = np.stack([(said == k).sum(axis=0) for k in range(UNSURE)], axis=1)
+    disputed = set(np.flatnonzero(counts.max(axis=1) < 2).tolist())
+    assert page.text_content("#disputed-title") == f"Disputed · {len(disputed)}" and len(disputed) > 3
+    listed = [int(text) for text in page.locator("#disputed button > span:first-child").all_text_contents()]
+    assert set(listed) == disputed
+    shown = [
+        [cell.replace("·", "0") for cell in row.split()]
+        for row in page.locator("#confusion tbody tr").all_inner_texts()
+    ]
+    agreed = np.array([[((said[0] == k) & (said[1] == m)).sum() for m in range(UNSURE)] for k in range(UNSURE)])
+    assert np.array([row[-UNSURE:] for row in shown], int).tolist() == agreed.tolist()
+    decided = {}
+    for vote in (3, 1):
+        chair.press("Space")
+        number = chair.page.evaluate("contextem.labels.number[contextem.current]")
+        chair.press(str(vote + 1))
+        chair.until(f"document.getElementById('said').textContent.startsWith('Column {number}: ')")
+        decided[number] = vote
+    assert list(decided) == listed[:2]
+    with page.expect_download() as download:
+        page.click("#export")
+    rows = download.value.path().read_text().splitlines()
+    names = rows[0].split(",")
+    classes = [row.split(",")[names.index("class")] for row in rows[1:]]
+    expected = ["" if k in disputed else CLASSES[count.argmax()] for k, count in enumerate(counts)]
+    for number, vote in decided.items():
+        expected[number] = CLASSES[vote]
+    assert classes == expected
+    page.select_option("#shown", "agreement")
+    page.fill("#name", "Marie")
+    page.click("#invite button")
+    page.wait_for_selector("#link:not([hidden])")
+    guest = browser.new_context().new_page()
+    guest.goto(page.input_value("#link"))
+    guest.wait_for_selector("body[data-ready]")
+    assert guest.text_content("#who") == "Marie"
+    page.click("#close")
+    page.click("#sure [value=yes]")
+    chair.until("document.getElementById('close').textContent === 'Voting has ended'")
+    guest.keyboard.press("Space")
+    guest.keyboard.press("1")
+    guest.wait_for_selector("text=Not done: image: voting on round has ended")
+    assert served.votes("Marie") == {}
+    guest.goto(served.url + "/chair")
+    guest.wait_for_selector("#notice:not([hidden])")
+    assert "chair" in guest.text_content("#notice") and guest.locator("#disputed button").count() == 0
+    assert chair.wrong == []
+    guest.context.close()
+    chair.context.close()
 
 
 FRAMES = """async scale => {

@@ -65,3 +65,35 @@ export const tile = async ({ id, version }, level, row, column) =>
 
 /** @param {number} image @param {Batch} batch @returns {Promise<{sequence: number, results: object[]}>} */
 export const act = (image, batch) => send(`/api/images/${image}/actions`, batch);
+
+/**
+ * @typedef {{number: number[], row: number[], column: number[], class: string[], votes: number[],
+ *   agreement: (number | null)[], status: string[], [shares: string]: any[]}} Labels
+ * @typedef {{value: number | null, interval_95: (number | null)[]}} Estimate
+ * @typedef {{experts: {id: number, name: string, quality?: number | null, votes?: number}[], confusion?: number[][][][],
+ *   krippendorff_alpha?: Estimate, fleiss_kappa?: Estimate}} Agreement
+ */
+
+// The chair's:
+
+/** @param {number} image @param {string} rule @returns {Promise<Labels>} */
+export const consensus = (image, rule) => json(`/api/images/${image}/consensus?rule=${rule}`);
+
+/** @param {number} image @returns {Promise<Agreement>} */
+export const agreement = (image) => json(`/api/images/${image}/agreement`);
+
+/** @returns {Promise<{id: number, name: string, role: string, voted: Object<string, number>}[]>} */
+export const experts = () => json("/api/experts");
+
+/** @param {string} name @param {boolean} renew @returns {Promise<{link: string}>} */
+export const invite = (name, renew) => send("/api/experts", { name, role: "expert", renew });
+
+/** @param {number} image @param {number} column @param {number | null} label null leaves it to the votes */
+export const decide = (image, column, label) =>
+  send(`/api/images/${image}/adjudicate`, { column, class: label });
+
+/** @param {number} image @param {object} settings kept with the votes */
+export const close = (image, settings) => send(`/api/images/${image}/close`, settings);
+
+/** @param {number} image @param {string} rule @returns {string} address of the labels as CSV */
+export const exported = (image, rule) => `/api/images/${image}/export.csv?rule=${rule}`;

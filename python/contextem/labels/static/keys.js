@@ -27,7 +27,9 @@ const COMMANDS = {
 }; // prettier-ignore
 
 /**
- * @param {{vote: (label: number) => void, step: (x: number, y: number) => void, tool: (name: string) => void,
+ * Let keys do what there are commands for.
+ *
+ * @param {{vote: (label: number) => void, step: (x: number, y: number) => void, tool?: (name: string) => void,
  *   [command: string]: (...values: any[]) => void}} commands
  * @param {number} unsure label of key 0
  */
@@ -49,8 +51,9 @@ function actionOf(key, commands, unsure) {
     return label <= unsure && (key === "0" || label < unsure) ? () => commands.vote(label) : null;
   }
   if (ARROWS[key]) return () => commands.step(...ARROWS[key]);
-  if (TOOLS[key]) return () => commands.tool(TOOLS[key]);
-  return COMMANDS[key] ? () => commands[COMMANDS[key]]() : null;
+  if (TOOLS[key] && commands.tool) return () => commands.tool(TOOLS[key]);
+  const command = commands[COMMANDS[key]];
+  return command ? () => command.call(commands) : null;
 }
 
 /** Whether a control needs the key itself. */

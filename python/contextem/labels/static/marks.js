@@ -33,9 +33,10 @@ const DOTS_BELOW = 2.6; // CSS px: smaller marks are dots, since no shape is see
 const MARGIN = 32; // px around the canvas, so that stamps need not be cut
 
 export class Marks {
-  /** @param {string[]} colours of the classes */
-  constructor(colours) {
+  /** @param {string[]} colours of the classes @param {boolean} discs whether colours alone tell, as on a scale */
+  constructor(colours, discs = false) {
     this.colours = [...colours, PAPER];
+    this.shapes = discs ? this.colours.map(() => SHAPES[0]) : SHAPES;
     this.stamps = new Map();
     this.votesSeen = true;
     this.visible = 0;
@@ -98,7 +99,7 @@ export class Marks {
     if (name === "selected") return stampOf(SELECTED, PAPER, radius, 1.4, 0.95);
     if (name === NONE) return stampOf(UNVOTED, PAPER, Math.max(radius, 2.4 * devicePixelRatio), 1, radius < 5 * devicePixelRatio ? 0.6 : 0.85);
     if (radius < DOTS_BELOW * devicePixelRatio) return stampOf({ ...SHAPES[0] }, this.colours[name], 1.5 * radius, 0.6, 1);
-    return stampOf(SHAPES[name], this.colours[name], radius, 2, 1);
+    return stampOf(this.shapes[name], this.colours[name], radius, 2, 1);
   }
 }
 
