@@ -58,7 +58,7 @@ class _Sentences(click.Group):
     """Turns the package's own errors into one sentence on stderr and exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "label"]
+        return sorted([*super().list_commands(ctx), "label"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "label":
