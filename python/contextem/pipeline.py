@@ -110,7 +110,11 @@ def classify(
             "micrograph": _origin(given[0]),
             "further_micrographs": [_origin(each) for each in given[1:]],
             "model": {name: model.info[name] for name in ("name", "version") if name in model.info},
-            "stated": {"context": contexts[0].to_dict(), "estimate_angles": estimate_angles},
+            "stated": {
+                "context": contexts[0].to_dict(),
+                "further_detectors": [each.to_dict()["detector"] for each in contexts[1:]],
+                "estimate_angles": estimate_angles,
+            },
             "warnings": remarks,
             "contextem_version": __version__,
         },

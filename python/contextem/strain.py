@@ -136,7 +136,8 @@ class StrainMap:
         length = round_length((extent[1] - extent[0]) * self.sampling / 50.0)  # nm, about a fifth of the width
         bar, below = 10.0 * length / self.sampling, extent[2] + 0.04 * (extent[2] - extent[3])
         axes.plot(extent[0] + np.array([0.0, bar]), [below] * 2, color="black", lw=2.0, clip_on=False)
-        axes.text(extent[0] + 1.1 * bar, below, f"{length:g} nm", va="center", ha="left", fontsize="small")
+        beside = bar + 0.03 * (extent[1] - extent[0])
+        axes.text(extent[0] + beside, below, f"{length:g} nm", va="center", ha="left", fontsize="small")
         axes.set(xlim=extent[:2], ylim=extent[2:])
         return image
 
