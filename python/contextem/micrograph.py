@@ -86,7 +86,8 @@ class Detector:
 
     def __post_init__(self) -> None:
         if self.name not in DETECTOR_NAMES:
-            raise ValueError(f"detector: expected one of {', '.join(DETECTOR_NAMES)}, got {self.name!r}")
+            guess = other_case(self.name, DETECTOR_NAMES)
+            raise ValueError(f"detector: expected one of {', '.join(DETECTOR_NAMES)}, got {self.name!r}{guess}")
         for key in ("inner", "outer"):
             angle = getattr(self, key)
             if angle is not None and not (_is_real(angle) and 0.0 <= angle <= 1e3):
@@ -544,6 +545,18 @@ def check_number(name: str, value: float, unit: str, limits: tuple[float, float]
     if not lowest <= value <= highest:
         raise ValueError(f"{name}: expected {unit}, {lowest:g} to {highest:g}, got {value:g}")
     return float(value)
+
+
+def other_case(given: object, known: Iterable[str]) -> str:
+    """Return the question whether a name was meant that differs in nothing but capitals; nothing where there is none.
+
+    Examples
+    --------
+    >>> other_case("haadf", DETECTOR_NAMES), other_case("EELS", DETECTOR_NAMES)
+    (", did you mean 'HAADF'?", '')
+    """
+    meant = [name for name in known if name.lower() == str(given).lower()]
+    return f", did you mean {meant[0]!r}?" if meant else ""
 
 
 def _is_real(value: object) -> bool:

@@ -150,11 +150,11 @@ def _image_rows(classification: Classification, micrograph: Micrograph) -> Itera
     detector = context.get("detector") or {}
     if detector and micrograph.detector in (Detector(detector["name"]), Detector(**detector)):
         told.append("detector of the recording")
+    for further in classification.provenance.get("further_micrographs", ()):
+        yield row("further file", str(further["source"] or "not named"))
     for each in recording_rows(micrograph, " of the recording", classification.sampling):
         if each["name"] not in told:
             yield each
-    for further in classification.provenance.get("further_micrographs", ()):
-        yield row("further file", str(further["source"] or "not named"))
 
 
 def _calibration_rows(classification: Classification) -> Iterator[dict[str, str]]:

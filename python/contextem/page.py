@@ -100,7 +100,7 @@ def classification_html(classification: Classification) -> str:
     return fill(
         "classification.html",
         title=_specimen(classification),
-        facts=f"{len(classification):,} columns",
+        facts=", ".join([f"{len(classification):,} columns", *_facts(classification)]),
         warnings=_warnings(classification),
         classes=_class_rows(classification),
         defects={each["name"]: each for each in _defect_rows(classification)},
@@ -114,7 +114,13 @@ def _report(classification: Classification, micrograph: Micrograph) -> dict[str,
     counted = _counted(classification)
     return {
         "title": _specimen(classification),
-        "facts": ", ".join(_facts(classification, micrograph)),
+        "facts": ", ".join(
+            [
+                *([] if micrograph.source is None else [micrograph.source]),
+                f"{field(micrograph, classification.sampling)} nm",
+                *_facts(classification),
+            ]
+        ),
         "warnings": _warnings(classification),
         "verdict": _verdict(classification, micrograph),
         "tiles": _tiles(classification),
@@ -154,17 +160,15 @@ def _specimen(classification: Classification) -> str:
     return f"{', '.join(context['dopants'])}-doped {host}" if context["dopants"] else str(host)
 
 
-def _facts(classification: Classification, micrograph: Micrograph) -> Iterator[str]:
-    if micrograph.source is not None:
-        yield micrograph.source
+def _facts(classification: Classification) -> Iterator[str]:
+    """Yield how it was recorded, in few words."""
     if words := detectors_in_words(classification):
         yield words
     context = classification.provenance.get("context")
     if context is not None and context["energy"] is not None:
         yield f"{context['energy'] / 1e3:g} keV"
-    yield f"{field(micrograph, classification.sampling)} nm"
-    by_lattice = abs(classification.sampling / micrograph.sampling - 1.0) > 1e-6
-    stated = f" by the lattice, {micrograph.sampling:.4g} stated" if by_lattice else ""
+    by_lattice = abs(classification.sampling / classification.stated_sampling - 1.0) > 1e-6
+    stated = f" by the lattice, {classification.stated_sampling:.4g} stated" if by_lattice else ""
     yield f"{classification.sampling:.4g} Å/px{stated}"
 
 
@@ -347,7 +351,9 @@ def _strain_part(classification: Classification) -> Iterator[dict[str, Any]]:
     strain = strain_map(classification)
     if np.isfinite(strain.values).any():
         deviations = 100 * np.nanstd(strain.values[:, :3], axis=0)
-        spread = ", ".join(f"{name} {each:.2g} %" for name, each in zip(COMPONENTS[:3], deviations, strict=True))
+        spread = ", ".join(
+            f"{name.replace('e', 'ε')} {each:.2g} %" for name, each in zip(COMPONENTS[:3], deviations, strict=True)
+        )
         yield {
             "id": "strain",
             "title": "Strain",
@@ -364,7 +370,7 @@ def _strain_figure(strain: StrainMap) -> Figure:
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(7.2, 2.75), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(7.2, 2.55), layout="constrained", facecolor="white")
         panels = figure.subplots(1, len(COMPONENTS))
         images = [strain.draw(axes, component) for axes, component in zip(panels, COMPONENTS, strict=True)]
         for axes in panels:
