@@ -65,6 +65,8 @@ def write_report(
     ------
     FileExistsError
         If the file exists and may not be replaced.
+    ValueError
+        If the columns were not found in this micrograph.
 
     Examples
     --------
