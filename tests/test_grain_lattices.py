@@ -125,5 +125,5 @@ def test_a_real_micrograph_has_one_grain_of_tungsten_diselenide(experimental_dat
     (row,) = grain_summary(result)
     assert row["lattice_constant_angstrom"] == pytest.approx(3.32, rel=0.05)
     assert row["columns"] > 8000
-    width, height = (0.1 * n * micrograph.sampling for n in micrograph.shape)
+    width, height = (0.1 * n * result.sampling for n in micrograph.shape)
     assert row["area_nm2"] == pytest.approx(width * height, rel=0.02)

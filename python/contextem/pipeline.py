@@ -106,7 +106,9 @@ def classify(
     unknown = between | model.unknown(prediction.familiarity, complete)
     sublattices = sublattice_posteriors(prediction.probabilities, columns.sublattice, columns.grain)
     misfits = [remark for each in told for remark in each.warnings]
-    doubts = _doubts(unknown[complete & ~between], sublattices) if not misfits else ()  # they would follow from misfits
+    contaminated = np.max([each.haze for each in told], axis=0) > HEAVY
+    judged = complete & ~between & ~contaminated
+    doubts = _doubts(unknown[judged], sublattices) if not misfits else ()  # they would follow from misfits
     remarks = list(dict.fromkeys([*misfits, *_misfit_of_sampling(calibration, context), *strangers(images), *doubts]))
     for remark in remarks:
         warnings.warn(remark, stacklevel=2)
@@ -120,7 +122,7 @@ def classify(
         complete=complete,
         familiarity=prediction.familiarity,
         unknown=unknown,
-        contaminated=np.max([each.haze for each in told], axis=0) > HEAVY,
+        contaminated=contaminated,
         sampling=calibration.sampling,
         lattice_constant=context.lattice_constant,
         provenance={
