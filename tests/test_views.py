@@ -146,6 +146,16 @@ def test_entropies_are_drawn_with_the_highest_on_top(result):
     assert scale_bars(axes) == ["0.2 nm"]
 
 
+@pytest.mark.parametrize("draw", [draw_overlay, draw_entropy, draw_classes])
+def test_another_micrograph_is_refused(result, draw):
+    for other in (Micrograph(np.eye(64), 0.2), Micrograph(MICROGRAPH.data, 0.3)):
+        with pytest.raises(ValueError, match=r"^micrograph: expected the one that was classified, of 0.2 Å/px and"):
+            draw(result, other)
+    by_lattice = replace(result, sampling=0.19, provenance={"calibration": {"stated_angstrom_per_px": 0.2}})
+    for sampling in (0.2, 0.19):
+        draw(by_lattice, Micrograph(MICROGRAPH.data, sampling))
+
+
 def test_the_map_holds_every_column(result):
     some = special(result)
     (axes,) = draw_map(some).axes

@@ -73,6 +73,11 @@ def draw_overlay(classification: Classification, micrograph: Micrograph, title: 
     -------
     matplotlib.figure.Figure
 
+    Raises
+    ------
+    ValueError
+        If the columns were not found in this micrograph.
+
     Examples
     --------
     >>> from contextem.examples import demo_micrograph
@@ -221,6 +226,21 @@ def between_grains(classification: Classification) -> NDArray[np.bool_]:
     return (classification.grain < 0) & (classification.grain >= 0).any()
 
 
+def check_micrograph(classification: Classification, micrograph: Micrograph) -> None:
+    """Raise ValueError unless the columns may have been found in the micrograph.
+
+    Its sampling may be the one that was stated or the one by the lattice.
+    """
+    outside = (classification.positions < -0.5) | (classification.positions > np.array(micrograph.shape) - 0.5)
+    known = (classification.stated_sampling, classification.sampling)
+    if outside.any() or not np.isclose(micrograph.sampling, known, rtol=1e-6).any():
+        height, width = micrograph.shape
+        raise ValueError(
+            f"micrograph: expected the one that was classified, of {known[0]:g} Å/px and with all columns inside, got "
+            f"one of {micrograph.sampling:g} Å/px and {height} x {width} px with {outside.any(axis=1).sum()} outside"
+        )
+
+
 def draw_points(axes: Axes, positions: NDArray[np.float64], **style: Any) -> None:
     """Mark positions (row, column), px, (N, 2), on axes that have the pixels of an image."""
     axes.plot(positions[:, 1], positions[:, 0], linestyle="none", **style)
@@ -256,6 +276,7 @@ def _canvas(
     """Draw the micrograph with `bottom` inches of room under it, times the scale."""
     from matplotlib.figure import Figure
 
+    check_micrograph(classification, micrograph)
     height, width = micrograph.shape
     bond = bond_length(classification)
     scale = float(np.clip(0.11 * width / bond / SIDE, 1.0, 2.0))
