@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from contextem import _kernels
 from contextem.grains import Grain, find_grains
-from contextem.growth import SNAP
+from contextem.growth import FEWEST, SNAP
 from contextem.lattice import average_cells, find_frames, lattice_constant
 from contextem.micrograph import Micrograph
 from contextem.peaks import Image, Peaks, find_peaks, peak_response
@@ -267,11 +267,15 @@ def _columns_of(grain: Grain, peaks: Peaks, a: float) -> _Found:
 
 
 def _numbered(parts: list[_Found]) -> NDArray[np.int64]:
-    """Return the number (N,) of the lattice each column stands on, the largest first; -1 for none."""
-    keys = np.concatenate([np.where(part.domain < 0, -1, 3 * k + part.domain) for k, part in enumerate(parts)])
+    """Return the number (N,) of the lattice each column stands on, the largest first; -1 for none.
+
+    Lattices of fewer columns than a grain has are strips of a boundary, unless there is no other.
+    """
+    keys = np.concatenate([np.where(part.domain < 0, -1, 6 * k + part.domain) for k, part in enumerate(parts)])
     lattices, which, count = np.unique(keys, return_inverse=True, return_counts=True)
-    rank = np.argsort(np.argsort(np.where(lattices < 0, 0, -count), kind="stable"), kind="stable")
-    return np.where(keys < 0, -1, rank[which])
+    count[lattices < 0] = 0
+    rank = np.argsort(np.argsort(-count, kind="stable"), kind="stable")
+    return np.where(count >= max(1, min(2 * FEWEST / 3, count.max())), rank, -1)[which]
 
 
 def _refined(image: NDArray[np.float32], parts: list[_Found], a: float) -> NDArray[np.float64]:
