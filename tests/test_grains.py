@@ -120,6 +120,16 @@ def test_a_second_layer_leaves_one_grain(seed):
     assert columns.grain.max() == 0
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_adatoms_in_hollow_sites_stand_on_no_lattice(seed):
+    anomaly = simulate_anomaly("adatom in hollow", "WSe2", "Cr", 80e3, "HAADF", seed=seed, dose=5000.0, size=80.0)
+    columns = find_columns(anomaly.simulated.micrograph, anomaly.context)
+    off, fate = columns.grain < 0, anomaly_at(anomaly, columns.positions)
+    assert off[fate == 1].all()
+    assert np.count_nonzero(fate == 1) >= 0.9 * np.count_nonzero(anomaly.anomalous == 1)
+    assert off[fate == 0].mean() < 0.005
+
+
 @pytest.mark.parametrize("seed", [0, 3, 6])
 def test_grains_of_a_simulated_micrograph(seed):
     """Two grains about the same size, as their lattices tell: each sees the six directions of one orientation."""
