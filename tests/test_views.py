@@ -94,7 +94,7 @@ def test_special_columns_have_marks_of_their_own(result):
     assert sum(len(points(line)) for line in lines[:-1]) == len(result)
     classes, marked = map(texts, figure.legends)
     assert classes[:2] == ["metal  38", "dopant  8"]
-    assert marked == ["unknown  3", "contaminated  2", "between grains  2", "pale: patch leaves the image  2"]
+    assert marked == ["unknown  3", "contaminated  2", "on no lattice  2", "pale: patch leaves the image  2"]
 
 
 def test_grains_are_outlined_where_there_are_several(result):

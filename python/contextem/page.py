@@ -29,10 +29,10 @@ from contextem.strain import COMPONENTS, StrainMap, strain_map
 from contextem.views import (
     COLOURS,
     MARKERS,
-    between_grains,
     draw_entropy,
     draw_map,
     draw_overlay,
+    off_lattice,
 )
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def _flag_rows(classification: Classification) -> list[dict[str, str]]:
         ("contaminated", classification.contaminated, "under too much carbon for the class to be told; not counted"),
         ("at the border", ~classification.complete, "the patch leaves the image; no site of fractions and densities"),
         ("without a peak", ~classification.observed, "sites that the lattice demands and the image leaves dark"),
-        ("between grains", between_grains(classification), "on no lattice"),
+        ("on no lattice", off_lattice(classification), "between grains, or adatoms in hollow sites; not counted"),
     )
     return [{"name": name, "count": f"{int(chosen.sum()):,}", "meaning": meaning} for name, chosen, meaning in rows]
 
