@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import j0
 
 from contextem import _kernels
 from contextem.background import local_background
@@ -30,7 +32,15 @@ from contextem.columns import Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph
 from contextem.neighbours import Neighbourhood
-from contextem.responses import ANGLE_RANGES, DETECTOR_ANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, library, lowest_angle
+from contextem.responses import (
+    ANGLE_RANGES,
+    DETECTOR_ANGLES,
+    THERMAL_CHALCOGEN,
+    THERMAL_METAL,
+    library,
+    lowest_angle,
+    nodes,
+)
 
 BLURS = (0.2, 1.0)
 """Least and greatest standard deviation of the Gaussian of source, vibration and pixels, Å."""
@@ -48,6 +58,7 @@ FEWEST = 30
 """Columns of either sublattice without which nothing is estimated."""
 
 _REACH = 8.0  # Å, columns that count in the sum
+_POINTS = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.5], [0.0, 2.0]])  # M, X, B, H, in bonds
 
 
 @dataclass(frozen=True)
@@ -249,18 +260,23 @@ def expected_brightness(context: Context, detector: Detector, blur: float) -> ND
     responses = library()
     metal = responses.response(context.metal, context.energy, detector, DEFOCUS)
     chalcogen = responses.pair(context.chalcogen, context.thickness, context.energy, detector, DEFOCUS)
-    a = context.lattice_constant
+    total = np.zeros(len(_POINTS))
+    for response, site, thermal in (
+        (metal, 0, THERMAL_METAL),
+        (chalcogen, 1, THERMAL_CHALCOGEN / np.sqrt(2.0)),
+    ):
+        waves = _lattice_sums(context.lattice_constant, site, response.cutoff)
+        total += waves @ response.spectrum(float(np.hypot(blur, thermal)))
+    return np.asarray(total[:3] - total[3])
+
+
+@lru_cache(maxsize=32)
+def _lattice_sums(a: float, site: int, cutoff: float) -> NDArray[np.float64]:
+    """Return sum_j J_0(2 pi k |p - r_j|) over the columns of a sublattice, for M, X, B, H and `nodes`, (4, K)."""
     bond = a / np.sqrt(3.0)
     i, j = np.mgrid[-4:5, -4:5].reshape(2, -1)
-    cells = a * np.stack([i + j / 2, j * np.sqrt(0.75)], axis=1)
-    points = bond * np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.5], [0.0, 2.0]])  # M, X, B, H
-    total = np.zeros(len(points))
-    for response, origin, thermal in (
-        (metal, 0.0, THERMAL_METAL),
-        (chalcogen, bond, THERMAL_CHALCOGEN / np.sqrt(2.0)),
-    ):
-        distance = np.hypot(*(points[:, None] - cells - [0.0, origin]).transpose(2, 0, 1))
-        shells, shell = np.unique(np.round(distance, 6), return_inverse=True)
-        values = np.where(shells < _REACH, response.radial(shells, float(np.hypot(blur, thermal))), 0.0)
-        total += values[shell].reshape(distance.shape).sum(axis=1)
-    return np.asarray(total[:3] - total[3])
+    columns = a * np.stack([i + j / 2, j * np.sqrt(0.75)], axis=1) + bond * _POINTS[site]
+    distance = np.hypot(*(bond * _POINTS[:, None] - columns).transpose(2, 0, 1))
+    shells, shell = np.unique(np.round(distance, 6), return_inverse=True)
+    waves = np.where(shells < _REACH, j0(2.0 * np.pi * np.multiply.outer(nodes(cutoff), shells)), 0.0)
+    return np.asarray(waves[:, shell.ravel()].reshape(-1, *distance.shape).sum(axis=2).T)
