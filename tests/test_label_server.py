@@ -24,15 +24,15 @@ from numpy.polynomial.legendre import legval
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from contextem import labels
 from contextem.cli import main
 from contextem.columns import CLASSES, Columns
 from contextem.examples import demo_micrograph
 from contextem.labels import server
+from contextem.labels.commands import RULE_NAMES
 from contextem.labels.guard import BODY
 from contextem.labels.server import create_app
 from contextem.labels.tiles import SIDE
-from contextem.labels.votes import VoteStore
+from contextem.labels.votes import RULES, VoteStore
 from contextem.micrograph import Micrograph
 
 FOUND = np.stack(np.meshgrid(np.arange(10, 90, 8), np.arange(10, 110, 9), indexing="ij"), -1).reshape(-1, 2) + 0.25
@@ -779,6 +779,10 @@ def test_votes_from_tables_and_labels_into_tables(place, tmp_path):
             ("serve", "--store", "new.db", "a.npy", "--columns", "a.csv", "--columns", "b.csv"),
             "--columns: expected one for each",
         ),
+        (
+            ("serve", "--store", "new.db", "a.npy", "--sampling", "1", "--estimate-sampling"),
+            "--estimate-sampling: expected",
+        ),
         (("serve", "--store", "{place}", "--inner", "70"), "--inner: expected together with --outer"),
         (("add-expert", "Ada", "--store", "{place}"), "name: Ada is in the store already"),
         (("export", "--store", "{place}", "--image", "other"), "--image: expected an image in"),
@@ -796,7 +800,7 @@ def test_votes_from_tables_and_labels_into_tables(place, tmp_path):
             ("import", "bare.csv", "--store", "{place}", "--image", "field", "--expert", "Ada"),
             "expected a CSV with the columns",
         ),
-        (("import", "none.csv", "--store", "{place}", "--image", "field", "--expert", "Ada"), "No such file"),
+        (("import", "none.csv", "--store", "{place}", "--image", "field", "--expert", "Ada"), "no such file"),
     ],
 )
 def test_wrong_commands_end_with_one_sentence(place, tmp_path, monkeypatch, arguments, words):
@@ -821,4 +825,4 @@ def test_help_needs_no_server():
     heavy = "print([name for name in ('fastapi', 'uvicorn', 'scipy', 'numpy', 'sqlite3') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program + heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
-    assert labels.__doc__
+    assert set(RULE_NAMES) == set(RULES)
