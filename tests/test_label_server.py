@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from numpy.polynomial.legendre import legval
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial import cKDTree
 
 from contextem.cli import main
 from contextem.columns import CLASSES, Columns
@@ -768,6 +769,29 @@ def test_votes_from_tables_and_labels_into_tables(place, tmp_path):
     )
     refused = run("export", "--store", path, "-o", tmp_path / "out")
     assert refused.exit_code == 2 and "exists already" in refused.output
+
+
+@pytest.mark.experimental
+def test_labels_of_a_real_micrograph_come_out_as_they_went_in(experimental_data, tmp_path, monkeypatch):
+    name, path = "ti_wse2_field2_haadf", tmp_path / "labels.db"
+    table = experimental_data / "ti_wse2_field2_columns.csv"
+    monkeypatch.setattr(server, "serve", lambda path, **_: None)
+    done = run("serve", experimental_data / f"{name}.dm4", "--host", "WSe2", "--dopant", "Ti", "--store", path)
+    assert done.exit_code == 0, done.output
+    done = run("import", table, "--store", path, "--image", name, "--expert", "Ada")
+    assert "7708 votes of Ada" in done.output and ", 0 of them" in done.output
+    done = run("export", "--store", path, "--quorum", "1", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+
+    def read(path):
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["class"]]
+        return np.array([(row["row"], row["column"]) for row in rows], float), np.array([row["class"] for row in rows])
+
+    (given, classes), (written, labels) = read(table), read(tmp_path / f"{name}.labels.csv")
+    distance, nearest = cKDTree(written).query(given)
+    assert len(labels) == len(classes) and distance.max() * 0.4 < 0.8
+    assert (labels[nearest] == classes).all()
 
 
 @pytest.mark.parametrize(
