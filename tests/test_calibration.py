@@ -101,6 +101,22 @@ def test_a_header_that_is_off_is_overruled_in_the_classification(off):
     assert result.sampling == pytest.approx(0.2, rel=5e-3)
 
 
+def test_a_header_that_is_far_off_is_doubted():
+    made = simulate_micrograph("MoS2", "V", 80e3, "HAADF", 4, sampling=0.2, dose=8000.0, strain=0.0, drift=0.0)
+    stated = ctm.Micrograph(made.micrograph.data, 0.2 * 1.08)
+    with pytest.warns(
+        UserWarning, match=r"^sampling: 0.[12]\d* Å/px by the lattice of MoS2 is 7 % below the 0.216 Å/px stated"
+    ):
+        result = ctm.classify(stated, ctm.Context("MoS2", "V", energy=80e3, detector="HAADF"))
+    assert [each[:9] for each in result.provenance["warnings"]] == ["sampling:"]
+
+
+@pytest.mark.parametrize("nothing", ["field.dm4", np.eye(64), [np.eye(64)]])
+def test_what_is_no_micrograph_is_refused(nothing):
+    with pytest.raises(TypeError, match=r"^micrograph: expected one of contextem.read or contextem.Micrograph, got "):
+        ctm.classify(nothing, ctm.Context("MoS2", energy=80e3, detector="HAADF"))
+
+
 def test_patches_of_a_sheared_scan_are_round_in_the_specimen():
     """Sheared by 5 %, the classes stay what they are: of the columns in both images nearly all keep theirs."""
     made = simulate_micrograph("WSe2", "Cr", 80e3, ctm.Detector("HAADF", 70, 200), 6, sampling=0.12, dose=20_000.0)

@@ -77,8 +77,11 @@ def test_unknown_columns_are_told_beside_the_counts(micrograph_file, tmp_path):
     folder = tmp_path / "model"
     strict = load_model()
     Model(strict.network, strict.info | {"unknown_below": 1e6}).save(folder, export=False)
-    done = classify(micrograph_file, tmp_path / "out", "--model", folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = classify(micrograph_file, tmp_path / "out", "--model", folder)
     assert done.exit_code == 0, done.output
+    assert "Warning: columns: 100 % look like none of the classes; check host, dopants" in done.output
     summary = json.loads((tmp_path / "out" / "field 1.summary.json").read_text())
     assert summary["unknown"] == summary["columns"] - summary["not_complete"] > 100
     assert f"{summary['unknown']} unknown" in done.output
@@ -107,7 +110,7 @@ def test_second_run_overwrites_only_when_told(micrograph_file, tmp_path):
 
 
 def test_sampling_can_be_estimated_and_says_so(micrograph_file, tmp_path):
-    given = ("--host", "WSe2", "--energy-kev", 80, "--detector", "HAADF", "--estimate-sampling")
+    given = ("--host", "WSe2", "--dopant", "Cr", "--energy-kev", 80, "--detector", "HAADF", "--estimate-sampling")
     done = run("classify", micrograph_file, *given, "-o", tmp_path)
     assert done.exit_code == 0, done.output
     summary = json.loads((tmp_path / "field 1.summary.json").read_text())
@@ -182,7 +185,7 @@ def test_wrong_dopant_detector_and_model_are_refused(micrograph_file, tmp_path):
     assert_refused(classify(micrograph_file, tmp_path / "out", "--detector", "BF"), "BF")
     assert_refused(classify(micrograph_file, tmp_path / "out", "--model", tmp_path), "model.json")
     assert_refused(classify(micrograph_file, tmp_path / "out", "--estimate-sampling"), "--sampling")
-    assert_refused(run("classify", "-o", tmp_path), "Usage")
+    assert_refused(run("classify", "-o", tmp_path), "FILES: expected micrographs")
     assert not (tmp_path / "out").exists()
 
 
@@ -193,6 +196,94 @@ def test_many_files_are_classified_and_namesakes_refused(micrograph_file, tmp_pa
     assert len(list((tmp_path / "out").iterdir())) == 6
     namesake = tmp_path / "field 1.tif"
     assert_refused(classify(micrograph_file, tmp_path / "two", namesake), "same name", "field 1.npy", "field 1.tif")
+
+
+# Reports, several detectors, and where results go
+
+
+def test_a_file_behind_report_is_one_of_the_files(micrograph_file, tmp_path):
+    given = ("--host", "WSe2", "--dopant", "Cr", "--energy-kev", 80, "--detector", "HAADF", "--sampling", 0.2)
+    done = run("classify", "--report", micrograph_file, *given, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "field 1.report.html").exists()
+    done = classify(micrograph_file, tmp_path / "named", "--report", tmp_path / "mine.html")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "mine.html").exists()
+    assert not (tmp_path / "named" / "field 1.report.html").exists()
+    refused = classify(micrograph_file, tmp_path / "none", "--report", tmp_path / "mine.pdf")
+    assert_refused(refused, "--report: expected a name that ends with .html", "mine.pdf")
+
+
+def test_what_the_line_tells(micrograph_file, tmp_path):
+    done = classify(micrograph_file, tmp_path)
+    summary = summary_of(tmp_path / "field 1.summary.json")
+    assert summary["collection_angles_by_image_used"]
+    inner, outer = (round(summary["context"]["detector"][name]) for name in ("inner", "outer"))
+    assert f"; HAADF {inner}–{outer} mrad by the image; sampling 0.2 Å/px (command line)" in done.output
+    assert f"{summary['counts']['metal']} metal, " in done.output
+
+
+def test_detectors_at_once_are_of_different_names(micrograph_file, tmp_path):
+    for names in (["HAADF"], ["ADF", "ADF"]):
+        also = [word for name in names for word in ("--also", micrograph_file, name)]
+        refused = classify(micrograph_file, tmp_path / "out", *also)
+        assert_refused(
+            refused, "--also: expected an image of another detector than HAADF", f"got {names[-1]} for", "--series"
+        )
+    assert_refused(classify(micrograph_file, tmp_path / "out", "--also", micrograph_file, "EELS"), "HAADF", "EELS")
+
+
+def test_detectors_at_once_share_an_estimated_sampling(micrograph_file, tmp_path):
+    """Two estimates would differ by more than images recorded at once may."""
+    image = np.load(micrograph_file)
+    np.save(tmp_path / "second.npy", image + np.random.default_rng(0).normal(0, image.std(), image.shape))
+    given = ("--host", "WSe2", "--dopant", "Cr", "--energy-kev", 80, "--detector", "HAADF", "--estimate-sampling")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = run("classify", micrograph_file, *given, "--also", tmp_path / "second.npy", "MAADF", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    summary = summary_of(tmp_path / "field 1.summary.json")
+    assert (
+        summary["further_micrographs"][0]["provenance"]["sampling"] == summary["micrograph"]["provenance"]["sampling"]
+    )
+
+
+def test_a_warning_names_its_file_and_is_told_of_each(micrograph_file, tmp_path):
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / name).write_bytes(micrograph_file.read_bytes())
+    given = ("--host", "WSe2", "--dopant", "Cr", "--energy-kev", 80, "--detector", "HAADF", "--sampling", 0.213)
+    done = run("classify", tmp_path / "a.npy", tmp_path / "b.npy", *given, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if line.startswith("Warning")]
+    assert [line.split(": ")[1:3] for line in lines] == [["a.npy", "sampling"], ["b.npy", "sampling"]]
+
+
+def test_a_folder_that_cannot_be_written_into_is_refused_before_anything_is_read(
+    tmp_path, micrograph_file, monkeypatch
+):
+    monkeypatch.setattr("contextem.cli._classify_file", lambda *_, **__: pytest.fail("was classified"))
+    for output in (micrograph_file, micrograph_file / "out"):
+        assert_refused(
+            classify(micrograph_file, output), f"--output: expected a folder, got the file {micrograph_file}"
+        )
+    monkeypatch.setattr("os.access", lambda path, mode: mode == os.R_OK)  # root may write anywhere
+    assert_refused(
+        classify(micrograph_file, tmp_path / "out"), f"--output: expected a folder to write into, {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(28, "No space left on device"), "no space left on device"), (OSError("h5 failed"), "h5 failed")],
+)
+def test_what_cannot_be_written_is_named(micrograph_file, tmp_path, monkeypatch, error, reason):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("contextem.classification.Classification.to_json", fail)
+    refused = classify(micrograph_file, tmp_path / "out")
+    assert_refused(refused, f"field 1.summary.json: could not be written ({reason}); choose another folder with -o")
+    assert not list((tmp_path / "out").iterdir())
 
 
 # Files that speak of micrographs
@@ -349,7 +440,7 @@ def test_what_is_missing_is_asked_for_by_name(micrograph_file, tmp_path):
 
 def test_at_a_terminal_what_is_missing_for_one_file_is_asked(micrograph_file, tmp_path, monkeypatch):
     monkeypatch.setattr("contextem.cli._at_terminal", lambda: True)
-    arguments = ["classify", str(micrograph_file), "--sampling", "0.2", "-o", str(tmp_path)]
+    arguments = ["classify", str(micrograph_file), "--dopant", "Cr", "--sampling", "0.2", "-o", str(tmp_path)]
     done = CliRunner().invoke(main, arguments, input="WSe2\n80\nHAADF\n")
     assert done.exit_code == 0, done.output
     context = summary_of(tmp_path / "field 1.summary.json")["context"]
@@ -456,8 +547,9 @@ def test_the_report_may_have_a_name_of_its_own(demo_file, tmp_path):
     done = run("classify", demo_file, *SAID, "-o", tmp_path / "out", "--report", tmp_path / "pages" / "field.html")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "pages" / "field.html").read_text().startswith("<!DOCTYPE html>")
-    assert_refused(run("classify", "--report", demo_file, *SAID, "-o", tmp_path / "new"), "FILES")
-    refused = run("classify", demo_file, *SAID, "-o", tmp_path / "new", "--report", "field.pdf")
+    before_the_file = run("classify", "--report", demo_file, *SAID, "-o", tmp_path / "new")
+    assert before_the_file.exit_code == 0 and (tmp_path / "new" / "demo.report.html").exists()
+    refused = run("classify", demo_file, *SAID, "-o", tmp_path / "newer", "--report", "field.pdf")
     assert_refused(refused, "--report", ".html", "field.pdf")
 
 

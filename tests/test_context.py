@@ -253,6 +253,7 @@ def test_one_dopant_may_be_a_plain_string():
     ("dopants", "message"),
     [
         ("Xx", "dopants: expected symbols of chemical elements such as 'Cr', got 'Xx'"),
+        ("cr", "dopants: expected symbols of chemical elements such as 'Cr', got 'cr', did you mean 'Cr'?"),
         ("Cr,V", "dopants: expected symbols of chemical elements such as 'Cr', got 'Cr,V'"),
         (("Cr", ""), "dopants: expected symbols of chemical elements such as 'Cr', got ''"),
         (("Cr", 24), "dopants: expected symbols of chemical elements such as 'Cr', got 24"),

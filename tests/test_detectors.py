@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import contextem as ctm
-from contextem.detectors import GAIN, combine, superimpose
+from contextem.detectors import GAIN, combine, strangers, superimpose
 from contextem.model import Prediction
 from contextem.scores import score_columns
 from contextem.series import average, average_by_detector, register
@@ -120,6 +120,34 @@ def test_several_images_name_their_detectors_themselves(pair):
         ctm.classify([one, two], ctm.Context("MoS2", "Cr", detector="HAADF"))
     with pytest.raises(ValueError, match=r"^micrograph: expected at least one, got none"):
         ctm.classify([], ctm.Context("MoS2", "Cr"))
+
+
+def test_an_image_of_another_area_is_told_from_one_recorded_at_once(pair):
+    made, one, two = pair
+    other = simulate_micrograph("MoS2", "Cr", 80e3, ctm.Detector("MAADF", 50, 120), 8, dose=800.0, sampling=0.2)
+    assert strangers([one, two]) == []
+    elsewhere = ctm.Micrograph(other.micrograph.data, 0.2, 80e3, two.detector, source="other.dm4")
+    assert elsewhere.shape == one.shape
+    (remark,) = strangers([one, elsewhere])
+    assert remark.startswith("micrograph: other.dm4 hardly looks like ")
+    with pytest.warns(UserWarning) as caught:
+        result = ctm.classify([one, elsewhere], ctm.Context("MoS2", "Cr"), columns=made.columns)
+    assert remark in result.provenance["warnings"] == [str(each.message) for each in caught]
+
+
+@pytest.mark.experimental
+def test_real_images_are_told_apart_by_far(experimental_data):
+    images = {
+        (field, name): ctm.read(experimental_data / f"ti_wse2_{field}_{name}.dm4")
+        for field in ("field2", "field11")
+        for name in ("haadf", "adf2")
+    }
+    for field in ("field2", "field11"):
+        assert strangers([images[field, "haadf"], images[field, "adf2"]]) == []
+    a, b = (
+        ctm.Micrograph(each.data[:500, :500], 0.39) for each in (images["field2", "haadf"], images["field11", "adf2"])
+    )
+    assert len(strangers([a, b])) == 1
 
 
 # Series

@@ -150,7 +150,7 @@ def test_detectors():
     assert Detector(**Detector("MAADF", 40, 80).to_dict()) == Detector("MAADF", 40, 80)
     for arguments, message in {
         ("SE",): "detector: expected one of HAADF, MAADF, LAADF, ABF, BF, ADF, got 'SE'",
-        ("haadf",): "detector: expected one of HAADF, MAADF, LAADF, ABF, BF, ADF, got 'haadf'",
+        ("haadf",): "detector: expected one of HAADF, MAADF, LAADF, ABF, BF, ADF, got 'haadf', did you mean 'HAADF'?",
         ("HAADF", -1): "inner: expected a collection semi-angle of 0 to 1000 mrad, got -1",
         ("HAADF", 70, math.nan): "outer: expected a collection semi-angle of 0 to 1000 mrad, got nan",
         ("HAADF", 200, 70): "outer: expected an angle above inner = 200 mrad, got 70",

@@ -94,7 +94,7 @@ def test_special_columns_have_marks_of_their_own(result):
     assert sum(len(points(line)) for line in lines[:-1]) == len(result)
     classes, marked = map(texts, figure.legends)
     assert classes[:2] == ["metal  38", "dopant  8"]
-    assert marked == ["unknown  3", "contaminated  2", "between grains  2", "pale: patch leaves the image  2"]
+    assert marked == ["unknown  3", "contaminated  2", "on no lattice  2", "pale: patch leaves the image  2"]
 
 
 def test_grains_are_outlined_where_there_are_several(result):
@@ -144,6 +144,16 @@ def test_entropies_are_drawn_with_the_highest_on_top(result):
     assert bar.get_xlabel() == "entropy (bits)"
     assert axes.images[0].get_alpha() < 0.5
     assert scale_bars(axes) == ["0.2 nm"]
+
+
+@pytest.mark.parametrize("draw", [draw_overlay, draw_entropy, draw_classes])
+def test_another_micrograph_is_refused(result, draw):
+    for other in (Micrograph(np.eye(64), 0.2), Micrograph(MICROGRAPH.data, 0.3)):
+        with pytest.raises(ValueError, match=r"^micrograph: expected the one that was classified, of 0.2 Å/px and"):
+            draw(result, other)
+    by_lattice = replace(result, sampling=0.19, provenance={"calibration": {"stated_angstrom_per_px": 0.2}})
+    for sampling in (0.2, 0.19):
+        draw(by_lattice, Micrograph(MICROGRAPH.data, sampling))
 
 
 def test_the_map_holds_every_column(result):

@@ -457,6 +457,17 @@ def test_other_files_and_versions_are_refused(tmp_path):
     assert not (tmp_path / "no folder").exists()
 
 
+def test_threads_that_come_and_go_leave_no_connections(store, monkeypatch):
+    opened = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: opened.append(1) or connect(*a, **k))
+    for _ in range(20):
+        thread = threading.Thread(target=store.images)
+        thread.start()
+        thread.join()
+    assert not opened  # the one of the beginning serves them all
+
+
 def test_a_closed_store_says_so(tmp_path):
     store = VoteStore(tmp_path / "labels.db")
     store.close()

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 150
 THUMBNAIL = 320
 """Longer side of a micrograph in a notebook, px."""
-ORIGINS = {"file": "the file", "user": "the user", "table": "the table of hosts", "default": "default"}
+ORIGINS = {
+    "file": "the file",
+    "user": "the user",
+    "command line": "the command line",
+    "table": "the table of hosts",
+    "default": "default",
+}
 """What is said of where a value comes from; other words stand as they are."""
 
 
@@ -54,14 +60,24 @@ def row(name: str, value: str, origin: str | None = None) -> dict[str, str]:
     return {"name": name, "value": value, "origin": ORIGINS.get(str(origin), str(origin or ""))}
 
 
-def recording_rows(micrograph: Micrograph, of: str = "") -> Iterator[dict[str, str]]:
-    """Yield the facts of a micrograph with their origin; `of` stands after energy and detector."""
+def recording_rows(micrograph: Micrograph, of: str = "", sampling: float | None = None) -> Iterator[dict[str, str]]:
+    """Yield the facts of a micrograph with their origin.
+
+    `of` stands after energy and detector; `sampling`, Å/px, replaces the micrograph's in the size of the field.
+    """
     origin = micrograph.provenance
     if micrograph.source is not None:
         yield row("file", micrograph.source)
+    for name in ("signal", "frame"):
+        if name in origin:
+            yield row(f"{name} of the file", origin[name], "user")
+    if "frames" in origin:
+        yield row("series", f"mean of {origin['frames']} frames, over what all of them show", "registration")
     height, width = micrograph.shape
-    yield row("image", f"{width} × {height} px, {field(micrograph)} nm, {micrograph.data.dtype}")
-    yield row("sampling", f"{micrograph.sampling:.5g} Å/px", origin.get("sampling"))
+    yield row("image", f"{width} × {height} px, {field(micrograph, sampling)} nm, {micrograph.data.dtype}")
+    yield row(
+        "sampling" if sampling is None else "sampling stated", f"{micrograph.sampling:.5g} Å/px", origin.get("sampling")
+    )
     if micrograph.energy is not None:
         yield row(f"beam energy{of}", f"{micrograph.energy / 1e3:g} keV", origin.get("energy"))
     if micrograph.detector is not None:

@@ -17,14 +17,14 @@ are two estimates, and how well each explains the image is its weight, exp(-(log
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import brentq
+from scipy.special import j0
 
 from contextem import _kernels
 from contextem.background import local_background
@@ -32,7 +32,15 @@ from contextem.columns import Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph
 from contextem.neighbours import Neighbourhood
-from contextem.responses import ANGLE_RANGES, DETECTOR_ANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, library, lowest_angle
+from contextem.responses import (
+    ANGLE_RANGES,
+    DETECTOR_ANGLES,
+    THERMAL_CHALCOGEN,
+    THERMAL_METAL,
+    library,
+    lowest_angle,
+    nodes,
+)
 
 BLURS = (0.2, 1.0)
 """Least and greatest standard deviation of the Gaussian of source, vibration and pixels, Å."""
@@ -50,6 +58,7 @@ FEWEST = 30
 """Columns of either sublattice without which nothing is estimated."""
 
 _REACH = 8.0  # Å, columns that count in the sum
+_POINTS = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.5], [0.0, 2.0]])  # M, X, B, H, in bonds
 
 
 @dataclass(frozen=True)
@@ -181,39 +190,23 @@ def _fit(context: Context, seen: Brightness, metal_side: int) -> AngleEstimate:
     """Find blur and angles at which X2/M, and the midpoints of the bonds, are as bright as measured."""
     ratio = seen.sides[1 - metal_side] / seen.sides[metal_side]
     middle = seen.bonds / math.sqrt(seen.sides[0] * seen.sides[1])
-    assert context.detector is not None
-    # of one host, energy and detector there are many images
-    bare = replace(context, dopants=(), fractions={}, detector=Detector(context.detector.name), provenance={})
-    path = _path(bare)
-
-    def blur(t: float) -> float:
-        return _root(lambda blur: float(path.middle(t, blur)[0, 0]) - middle, *BLURS)
-
-    t = _root(lambda t: float(path.log_ratio(t, blur(t))[0, 0]) - math.log(ratio), -1.0, 1.0)
-    expected = math.exp(float(path.log_ratio(t, blur(t))[0, 0]))
-    assert context.energy is not None
-    return AngleEstimate(detector_at(context.detector.name, t, context.energy), ratio, expected, blur(t), metal_side)
-
-
-class _Path(NamedTuple):
-    """Functions of t, along the path of `detector_at`, and of the blur: log q and s of the module's head."""
-
-    log_ratio: RectBivariateSpline
-    middle: RectBivariateSpline
-
-
-@lru_cache(maxsize=64)
-def _path(context: Context) -> _Path:
     assert context.detector is not None and context.energy is not None
-    steps, blurs = np.linspace(-1.0, 1.0, 9), np.linspace(*BLURS, 9)
-    detectors = [detector_at(context.detector.name, t, context.energy) for t in steps]
-    table = np.array([[expected_brightness(context, each, blur) for blur in blurs] for each in detectors])
-    metal, chalcogens, bonds = np.moveaxis(table, -1, 0)
-    # straight between the steps: the path has a bend at the nominal angles
-    return _Path(
-        RectBivariateSpline(steps, blurs, np.log(chalcogens / metal), kx=1),
-        RectBivariateSpline(steps, blurs, bonds / np.sqrt(metal * chalcogens), kx=1),
-    )
+    name, energy = context.detector.name, context.energy
+
+    def expected(detector: Detector) -> tuple[float, float]:
+        """Return X2/M, and the blur at which the midpoints of the bonds are as bright as measured."""
+
+        def excess(blur: float) -> float:
+            m, x, b = expected_brightness(context, detector, blur)
+            return float(b / np.sqrt(m * x)) - middle
+
+        blur = _root(excess, *BLURS)
+        m, x, _ = expected_brightness(context, detector, blur)
+        return float(x / m), blur
+
+    t = _root(lambda t: float(np.log(expected(detector_at(name, t, energy))[0] / ratio)), -1.0, 1.0)
+    found = detector_at(name, t, energy)
+    return AngleEstimate(found, float(ratio), *expected(found), metal_side)
 
 
 def _root(function: Any, low: float, high: float) -> float:
@@ -221,7 +214,7 @@ def _root(function: Any, low: float, high: float) -> float:
     at_low, at_high = function(low), function(high)
     if at_low * at_high > 0:
         return low if abs(at_low) < abs(at_high) else high
-    return float(brentq(function, low, high, xtol=1e-4))
+    return float(brentq(function, low, high, xtol=2e-3))
 
 
 def detector_at(name: str, t: float, energy: float) -> Detector:
@@ -267,18 +260,23 @@ def expected_brightness(context: Context, detector: Detector, blur: float) -> ND
     responses = library()
     metal = responses.response(context.metal, context.energy, detector, DEFOCUS)
     chalcogen = responses.pair(context.chalcogen, context.thickness, context.energy, detector, DEFOCUS)
-    a = context.lattice_constant
+    total = np.zeros(len(_POINTS))
+    for response, site, thermal in (
+        (metal, 0, THERMAL_METAL),
+        (chalcogen, 1, THERMAL_CHALCOGEN / np.sqrt(2.0)),
+    ):
+        waves = _lattice_sums(context.lattice_constant, site, response.cutoff)
+        total += waves @ response.spectrum(float(np.hypot(blur, thermal)))
+    return np.asarray(total[:3] - total[3])
+
+
+@lru_cache(maxsize=32)
+def _lattice_sums(a: float, site: int, cutoff: float) -> NDArray[np.float64]:
+    """Return sum_j J_0(2 pi k |p - r_j|) over the columns of a sublattice, for M, X, B, H and `nodes`, (4, K)."""
     bond = a / np.sqrt(3.0)
     i, j = np.mgrid[-4:5, -4:5].reshape(2, -1)
-    cells = a * np.stack([i + j / 2, j * np.sqrt(0.75)], axis=1)
-    points = bond * np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.5], [0.0, 2.0]])  # M, X, B, H
-    total = np.zeros(len(points))
-    for response, origin, thermal in (
-        (metal, 0.0, THERMAL_METAL),
-        (chalcogen, bond, THERMAL_CHALCOGEN / np.sqrt(2.0)),
-    ):
-        distance = np.hypot(*(points[:, None] - cells - [0.0, origin]).transpose(2, 0, 1))
-        shells, shell = np.unique(np.round(distance, 6), return_inverse=True)
-        values = np.where(shells < _REACH, response.radial(shells, float(np.hypot(blur, thermal))), 0.0)
-        total += values[shell].reshape(distance.shape).sum(axis=1)
-    return np.asarray(total[:3] - total[3])
+    columns = a * np.stack([i + j / 2, j * np.sqrt(0.75)], axis=1) + bond * _POINTS[site]
+    distance = np.hypot(*(bond * _POINTS[:, None] - columns).transpose(2, 0, 1))
+    shells, shell = np.unique(np.round(distance, 6), return_inverse=True)
+    waves = np.where(shells < _REACH, j0(2.0 * np.pi * np.multiply.outer(nodes(cutoff), shells)), 0.0)
+    return np.asarray(waves[:, shell.ravel()].reshape(-1, *distance.shape).sum(axis=2).T)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from contextem.strain import StrainMap
 
 
+UNITS = {"energy": "eV", "inner": "mrad", "outer": "mrad", "lattice_constant": "Å"}
+"""Of the numbers in a summary whose names do not say it."""
+
+
 @dataclass(frozen=True)
 class Classification:
     """The classified columns of one micrograph.
@@ -134,7 +138,7 @@ class Classification:
         return dict(zip(CLASSES, np.bincount(self.labels[self.counted], minlength=len(CLASSES)).tolist(), strict=True))
 
     def summary(self, *, spatial: bool = False) -> dict[str, Any]:
-        """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % intervals, and provenance.
+        """Return counts, dopant fraction and vacancy densities (cm^-2) with 95 % intervals, provenance, and units.
 
         See `contextem.densities` for what the intervals hold, why the expected count may differ from that of labels,
         and why incomplete columns, which "counts" tells too, are no sites of it.
@@ -158,6 +162,7 @@ class Classification:
             "lattice_constant_angstrom": self.lattice_constant,
             **where,
             **self.provenance,
+            "units": UNITS,
         }
 
     def spatial_statistics(self) -> dict[str, Any]:
@@ -360,6 +365,11 @@ class Classification:
         -------
         matplotlib.figure.Figure
             Save it with ``figure.savefig(path, dpi=200)``.
+
+        Raises
+        ------
+        ValueError
+            If the columns were not found in this micrograph.
         """
         from contextem.views import draw_overlay
 

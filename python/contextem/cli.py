@@ -6,11 +6,13 @@ Every failure that is the input's ends with one sentence and exit status 2; noth
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,7 +60,7 @@ class _Sentences(click.Group):
     """Turns the package's own errors into one sentence on stderr and exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "label"]
+        return sorted([*super().list_commands(ctx), "label"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "label":
@@ -81,6 +83,8 @@ class _Sentences(click.Group):
 def _sentence(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed; install the extra that brings it, see the README"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror.lower()}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -91,7 +95,7 @@ def main() -> None:
 
 
 @main.command(epilog=SIDECAR_HELP)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="FILES...", type=click.Path(path_type=Path))
 @context_options
 @click.option("--sampling", type=float, help="Å/px; taken from the file where it holds one.")
 @click.option(
@@ -179,6 +183,12 @@ def classify(
 
     if estimate_sampling and sampling is not None:
         raise ValueError("--estimate-sampling: expected either it or --sampling, got both; leave one out")
+    if report is not None and not report.endswith(".html"):
+        if not Path(report).exists():
+            raise ValueError(f"--report: expected a name that ends with .html, or none behind all FILES, got {report}")
+        files, report = (Path(report), *files), REPORT  # what stands behind it is the first of FILES
+    if not files:
+        raise ValueError("FILES: expected micrographs or folders of them, got none; name them behind the command")
     if skip_existing and overwrite:
         raise ValueError("--skip-existing: expected either it or --overwrite, got both; leave one out")
     if (inner is None) != (outer is None):
@@ -195,15 +205,13 @@ def classify(
     }
     given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
     shared = Settings() if context_file is None else read_settings(context_file, f"context file {context_file.name}")
-    chosen = _choose_files(files, context_file)
+    chosen = _choose_files(files, context_file, output)
     frames: list[Path] = chosen if series else []
     chosen = chosen[:1] if series else chosen
     if len(chosen) > 1:
         for option, single in (("--also", also), ("--report", report not in (None, REPORT))):
             if single:
                 raise ValueError(f"{option}: expected with one of FILES, got {len(chosen)}; classify them one by one")
-    if report is not None and not report.endswith(".html"):
-        raise ValueError(f"--report: expected a name that ends with .html, or none behind all FILES, got {report}")
     settings = {file: settings_of(file, given, shared) for file in chosen}
     if inner is not None and outer is not None:
         settings = {file: said.with_angles(inner, outer, COMMAND_LINE) for file, said in settings.items()}
@@ -212,6 +220,7 @@ def classify(
         settings = {file: _ask_host(said) for file, said in settings.items()}
     for said in settings.values():
         said.context()  # what is wrong or missing is told before the first file is classified
+        _check_detectors(said, also)
     if correct_scan and also:
         raise ValueError(
             "--correct-scan: expected without --also, got both: the images would no longer fit; leave it out"
@@ -228,6 +237,8 @@ def classify(
     _refuse_existing(
         results, overwrite or skip_existing, "--overwrite, or leave out what is there with --skip-existing"
     )
+    if settings:
+        _check_folder(output)
     model = load_model(model_folder)
     if alone:
         for file, said in settings.items():
@@ -267,14 +278,18 @@ def _classify_files(settings: dict[Path, Settings], model: Model, run: _Run) -> 
 
     failures: dict[Path, str] = {}
     for file, said in tqdm(settings.items(), desc="classifying", unit="file", disable=None, leave=False):
-        try:
-            line = _classify_file(file, said, model, run)
-        except Exception as error:
-            expected = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError)
-            failures[file] = _sentence(error) if expected else f"{type(error).__name__}: {_sentence(error)}"
-            line = f"{file.name}: failed"
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")  # what was said of one file is said of the next as well
+            try:
+                line = _classify_file(file, said, model, run)
+            except Exception as error:
+                expected = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError)
+                failures[file] = _sentence(error) if expected else f"{type(error).__name__}: {_sentence(error)}"
+                line = f"{file.name}: failed"
         with tqdm.external_write_mode():
             click.echo(line)
+            for remark in remarks:
+                click.echo(f"Warning: {file.name}: {remark.message}", err=True)
     if failures:
         lines = [f"{len(failures)} of {len(settings)} files failed:"]
         click.echo("\n".join(lines + [f"  {file}: {reason}" for file, reason in failures.items()]), err=True)
@@ -294,10 +309,13 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
     _require_recording(micrograph, file)
     if run.correct_scan:
         micrograph = correct_scan(micrograph, context).micrograph
-    others = [
-        read_micrograph(other, replace(settings, detector=Detector(name)), context.lattice_constant, ())
-        for other, name in run.also
-    ]
+    others = []
+    for other, name in run.also:
+        said = replace(settings, detector=Detector(name))
+        if said.sampling == "estimate":  # one scan, one sampling
+            said = replace(said, sampling=micrograph.sampling)
+            said = replace(said, origin={**said.origin, "sampling": micrograph.provenance["sampling"]})
+        others.append(read_micrograph(other, said, context.lattice_constant, ()))
     result = classify_micrograph(
         [micrograph, *others] if others else micrograph,
         context,
@@ -341,8 +359,31 @@ def _ask_recording(micrograph: Micrograph) -> Micrograph:
     return micrograph
 
 
-def _choose_files(inputs: Sequence[Path], context_file: Path | None) -> list[Path]:
-    """Return the micrographs among what is named, and say what else the folders hold."""
+def _check_detectors(settings: Settings, also: tuple[tuple[Path, str], ...]) -> None:
+    """Refuse detectors of --also that are not known, or the same twice: those would be averaged as a series."""
+    from contextem.micrograph import Detector
+
+    names = [] if settings.detector is None else [settings.detector.name]
+    for file, name in also:
+        if Detector(name).name in names:
+            raise ValueError(
+                f"--also: expected an image of another detector than {', '.join(names)}, got {name} for {file.name}; "
+                "images of one detector are averaged with --series"
+            )
+        names.append(name)
+
+
+def _check_folder(output: Path) -> None:
+    """Refuse a folder for the results that cannot be written into, before anything is classified."""
+    there = next(each for each in (output, *output.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"--output: expected a folder, got the file {there}; choose another one with -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"--output: expected a folder to write into, {there} is not; choose another one with -o")
+
+
+def _choose_files(inputs: Sequence[Path], context_file: Path | None, output: Path) -> list[Path]:
+    """Return the micrographs among what is named, and say what else the folders hold, apart from the results."""
     from contextem._files import find_files
 
     found, skipped = find_files(inputs)
@@ -350,6 +391,7 @@ def _choose_files(inputs: Sequence[Path], context_file: Path | None) -> list[Pat
     files = [file for file in found if not file.name.endswith(written)]
     known = {file.with_suffix(suffix).name for file in files for suffix in (".yaml", ".yml")}
     known |= {"contextem.yaml", "contextem.yml", "" if context_file is None else context_file.name}
+    skipped = [path for path in skipped if path.resolve() != output.resolve()]
     left = [path.name for path in skipped if path.name not in known and not path.name.endswith(written)]
     if left:
         more = f" and {len(left) - 8} more" if len(left) > 8 else ""
@@ -376,12 +418,15 @@ def _refuse_existing(paths: list[Path], overwrite: bool, option: str = "--overwr
 
 
 def _describe(result: Classification, micrograph: Micrograph) -> str:
-    unknown = {"unknown": int(result.unknown.sum())} if result.unknown.any() else {}
-    counts = ", ".join(f"{count} {name}" for name, count in (result.counts | unknown).items())
+    from contextem.origins import detectors_in_words
+
+    marked = {"unknown": result.unknown, "contaminated": result.contaminated & ~result.unknown}
+    left_out = {name: int(chosen.sum()) for name, chosen in marked.items() if chosen.any()}
+    counts = ", ".join(f"{count} {name}" for name, count in (result.counts | left_out).items())
     stated = f"{micrograph.sampling:.4g} Å/px ({micrograph.provenance['sampling']})"
     by_lattice = result.provenance["calibration"]["used"] == "lattice"
     sampling = f"{result.sampling:.4g} Å/px by the lattice instead of {stated}" if by_lattice else stated
-    return f"{len(result)} columns ({counts}); sampling {sampling}"
+    return f"{len(result)} columns ({counts}); {detectors_in_words(result)}; sampling {sampling}"
 
 
 def _write_results(result: Classification, micrograph: Micrograph, run: _Run, file: Path) -> str:
@@ -405,12 +450,23 @@ def _write_results(result: Classification, micrograph: Micrograph, run: _Run, fi
     results = run.results(file)
     with tempfile.TemporaryDirectory(prefix=f".{file.stem}.", dir=run.output) as name:
         made = [Path(name) / path.name for path in results]
-        for path, ending in zip(made, (*run.endings, REPORT), strict=False):
-            writers[ending](path)
+        for path, ending, target in zip(made, (*run.endings, REPORT), results, strict=False):
+            with _told_of(target):
+                writers[ending](path)
         for path, target in zip(made, results, strict=True):
-            with whole_file(target) as temporary:
+            with _told_of(target), whole_file(target) as temporary:
                 shutil.copyfile(path, temporary)
     return f"wrote {', '.join(map(str, results))}"
+
+
+@contextmanager
+def _told_of(target: Path) -> Iterator[None]:
+    """Name the file that could not be written, and what the system says of it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or _sentence(error)
+        raise OSError(f"{target}: could not be written ({reason.lower()}); choose another folder with -o") from error
 
 
 def _title(result: Classification) -> str:

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from contextem.columns import CLASSES
 from contextem.figures import GREY_LEVELS
-from contextem.views import COLOURS, bond_length, draw_points, draw_scale_bar
+from contextem.views import COLOURS, bond_length, check_micrograph, draw_points, draw_scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def draw_classes(classification: Classification, micrograph: Micrograph, patches
     Raises
     ------
     ValueError
-        If `patches` is below 1.
+        If `patches` is below 1, or the columns were not found in this micrograph.
 
     Examples
     --------
@@ -58,6 +58,7 @@ def draw_classes(classification: Classification, micrograph: Micrograph, patches
     """
     if patches < 1:
         raise ValueError(f"patches: expected at least 1, got {patches}")
+    check_micrograph(classification, micrograph)
     labels, certainty = classification.labels, classification.probabilities.max(axis=1, initial=0.0)
     shown = classification.complete & classification.counted
     rows = []
@@ -114,7 +115,7 @@ def draw_disagreements(
     Raises
     ------
     ValueError
-        If a shape or a label does not fit.
+        If a shape or a label does not fit, or the columns were not found in this micrograph.
 
     Examples
     --------
@@ -124,6 +125,7 @@ def draw_disagreements(
     >>> labels[400:403] = 2  # call some metals X2
     >>> figure = draw_disagreements(classify(micrograph, context), micrograph, positions, labels)
     """
+    check_micrograph(classification, micrograph)
     where, given = np.asarray(positions, dtype=np.float64), np.asarray(labels)
     if where.ndim != 2 or where.shape[1] != 2:
         raise ValueError(f"positions: expected shape (M, 2), row and column, got {where.shape}")

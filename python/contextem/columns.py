@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from contextem import _kernels
 from contextem.grains import Grain, find_grains
-from contextem.growth import SNAP
+from contextem.growth import FEWEST, SNAP
 from contextem.lattice import average_cells, find_frames, lattice_constant
 from contextem.micrograph import Micrograph
 from contextem.peaks import Image, Peaks, find_peaks, peak_response
@@ -34,6 +34,8 @@ _COLUMN_WIDTH = 0.16  # lattice constants, first guess of the standard deviation
 _FURTHEST = 0.15  # lattice constants; a column whose refinement moves it further keeps its position
 _CALIBRATION = 1.2  # true over calculated deviation, on simulated Gaussian columns
 _MISFIT = 0.002  # lattice constants, displacement of a bright column by what the fit of its neighbours leaves
+_FAINT, _BRIGHT = 0.3, 0.5  # strength of a peak on no site, and in a hollow one, that is a column; noise reaches 0.5
+_ROOM = 0.35  # lattice constants; no two columns stand closer
 _LOPSIDED = 0.95  # site spacings; sites in the last row of a flake have about this much
 
 
@@ -125,8 +127,8 @@ def find_columns(
     """Find all atomic columns of a dark-field micrograph, those without a peak included.
 
     Peaks are indexed on the honeycomb lattice, grain by grain. Every site of the two atomic sublattices is a column,
-    whether a peak stands there or not; the sites of the third, the hollow one, are not. Between grains, bright peaks on
-    no lattice are columns of sublattice -1.
+    whether a peak stands there or not; the sites of the third, the hollow one, are not. Bright peaks on no lattice, as
+    between grains, and in hollow sites, as of adatoms, are columns of sublattice and grain -1.
 
     Parameters
     ----------
@@ -199,7 +201,7 @@ def find_columns(
         raise ValueError(unseen)
     parts = [_columns_of(grain, peaks, a) for grain in grains]
     if clarity >= _CLEAR:
-        parts.append(_between_grains(grains, peaks, a))
+        parts = _with_others(parts, grains, peaks, a)
     return Columns(
         _refined(image, parts, a),
         np.concatenate([part.sublattice for part in parts]),
@@ -253,6 +255,16 @@ class _Found:
     observed: NDArray[np.bool_]
     domain: NDArray[np.int64]
 
+    def take(self, chosen: NDArray[np.bool_]) -> _Found:
+        """Return the columns chosen, (N,)."""
+        return _Found(
+            self.predicted[chosen],
+            self.start[chosen],
+            self.sublattice[chosen],
+            self.observed[chosen],
+            self.domain[chosen],
+        )
+
 
 def _columns_of(grain: Grain, peaks: Peaks, a: float) -> _Found:
     """Columns of one grain; sites beyond its edge need a peak of their own."""
@@ -267,11 +279,15 @@ def _columns_of(grain: Grain, peaks: Peaks, a: float) -> _Found:
 
 
 def _numbered(parts: list[_Found]) -> NDArray[np.int64]:
-    """Return the number (N,) of the lattice each column stands on, the largest first; -1 for none."""
-    keys = np.concatenate([np.where(part.domain < 0, -1, 3 * k + part.domain) for k, part in enumerate(parts)])
+    """Return the number (N,) of the lattice each column stands on, the largest first; -1 for none.
+
+    Lattices of fewer columns than a grain has are strips of a boundary, unless there is no other.
+    """
+    keys = np.concatenate([np.where(part.domain < 0, -1, 6 * k + part.domain) for k, part in enumerate(parts)])
     lattices, which, count = np.unique(keys, return_inverse=True, return_counts=True)
-    rank = np.argsort(np.argsort(np.where(lattices < 0, 0, -count), kind="stable"), kind="stable")
-    return np.where(keys < 0, -1, rank[which])
+    count[lattices < 0] = 0
+    rank = np.argsort(np.argsort(-count, kind="stable"), kind="stable")
+    return np.where(count >= max(1, min(2 * FEWEST / 3, count.max())), rank, -1)[which]
 
 
 def _refined(image: NDArray[np.float32], parts: list[_Found], a: float) -> NDArray[np.float64]:
@@ -336,17 +352,27 @@ def _variance(miss: NDArray[np.float64], groups: list[NDArray[np.int64]]) -> lis
     return [float(np.median(length2[group])) / (2 * np.log(2)) for group in groups]
 
 
-def _between_grains(grains: list[Grain], peaks: Peaks, a: float) -> _Found:
-    """Peaks on no lattice with columns round them, as in grain boundaries."""
-    sites = np.concatenate([grain.positions for grain in grains])
-    atomic = sites[np.concatenate([grain.sublattice for grain in grains]) >= 0]
-    bright = peaks.positions[peaks.strength > 0.3]
-    to_site, _ = _kernels.Points(sites).within(bright, 0.25 * a, 0)
-    to_columns, _ = _kernels.Points(atomic).nearest(bright, 3, 0)
-    free = np.isinf(to_site) & (to_columns[:, 0] > 0.35 * a) & (to_columns[:, 2] < 1.1 * a)
-    between = bright[free]
-    nowhere = np.full(len(between), -1)
-    return _Found(between, between, nowhere, np.ones(len(between), dtype=bool), nowhere)
+def _with_others(parts: list[_Found], grains: list[Grain], peaks: Peaks, a: float) -> list[_Found]:
+    """Add peaks that are no columns of a lattice but have some round them: between grains, adatoms in hollow sites.
+
+    A site without a peak that such a peak leaves no room for is no column.
+    """
+    bright = peaks.strength > _FAINT
+    position, strong = peaks.positions[bright], peaks.strength[bright] > _BRIGHT
+    columns = np.concatenate([part.start for part in parts])
+    to_columns, _ = _kernels.Points(columns).nearest(position, 3, 0)
+    to_seen, _ = _kernels.Points(columns[np.concatenate([part.observed for part in parts])]).nearest(position, 1, 0)
+    to_site, _ = _kernels.Points(np.concatenate([grain.positions for grain in grains])).within(position, 0.25 * a, 0)
+    off = np.where(strong, to_seen[:, 0], np.where(np.isinf(to_site), to_columns[:, 0], 0.0)) > _ROOM * a
+    free = off & (to_columns[:, 2] < 1.1 * a)
+    if not free.any():
+        return parts
+    room = _kernels.Points(position[free & strong])
+    nowhere = np.full(np.count_nonzero(free), -1)
+    return [
+        *(part.take(part.observed | np.isinf(room.within(part.start, _ROOM * a, 0)[0])) for part in parts),
+        _Found(position[free], position[free], nowhere, nowhere < 0, nowhere),
+    ]
 
 
 def _explained(grains: list[Grain], response: Image) -> float:

@@ -30,6 +30,7 @@ from contextem.micrograph import (
     Micrograph,
     check_energy,
     check_number,
+    other_case,
 )
 
 Encoding = Literal["intensities", "roles", "composition"]
@@ -365,7 +366,7 @@ def parse_formula(host: str) -> tuple[str, str]:
         raise TypeError(f"host: expected a formula MX2 such as 'WSe2', got {host!r}")
     match = re.fullmatch(r"([A-Z][a-z]?)(?:([A-Z][a-z]?)|\(([A-Za-z0-9.]+)\))2", host)
     if match is None:
-        raise ValueError(f"host: expected a formula MX2 such as 'WSe2', got {host!r}")
+        raise ValueError(f"host: expected a formula MX2 such as 'WSe2', got {host!r}{other_case(host, HOSTS)}")
     metal, chalcogen = match[1], match[2] or match[3]
     for symbol in (metal, chalcogen):
         try:
@@ -459,7 +460,8 @@ def _check_dopants(dopants: str | Sequence[str], metal: str, host: str) -> tuple
     symbols = (dopants,) if isinstance(dopants, str) else tuple(dopants)
     for symbol in symbols:
         if symbol not in SYMBOLS:
-            raise ValueError(f"dopants: expected symbols of chemical elements such as 'Cr', got {symbol!r}")
+            guess = other_case(symbol, SYMBOLS)
+            raise ValueError(f"dopants: expected symbols of chemical elements such as 'Cr', got {symbol!r}{guess}")
         if symbol == metal:
             raise ValueError(f"dopants: expected elements other than the metal of the host {host}, got {symbol!r}")
     if len(set(symbols)) != len(symbols):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from contextem.micrograph import Micrograph
 from contextem.model import Prediction
@@ -20,6 +21,10 @@ from contextem.sites import agree_on_sites, site_odds
 
 GAIN = 0.3
 """What each further detector adds, 0 to 1."""
+
+ALIKE = 0.2
+"""Correlation of the images of two detectors below which they hardly show the same area: it is about 0.9 where they do
+on good micrographs, and 0.1 at most on different areas of a crystal."""
 
 SAME_SAMPLING = 1e-3
 """Relative difference of the samplings of images that count as recorded at once."""
@@ -98,3 +103,41 @@ def superimpose(micrographs: Sequence[Micrograph]) -> Micrograph:
         data = each.as_float("float64")
         total += (data - data.mean()) / data.std()
     return Micrograph(total / len(micrographs), first.sampling, provenance=first.provenance)
+
+
+def strangers(micrographs: Sequence[Micrograph]) -> list[str]:
+    """Return a warning for each image that does not look as if recorded together with the first.
+
+    Parameters
+    ----------
+    micrographs : sequence of Micrograph
+        Of the same shape.
+
+    Returns
+    -------
+    list of str
+        One sentence for each whose correlation with the first, noise and background left out, is below `ALIKE`.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(size=(3, 64, 64))
+    >>> one, two, other = (Micrograph(data, 0.2) for data in (noise[0], noise[0] + 0.3 * noise[1], noise[2]))
+    >>> len(strangers([one, two])), len(strangers([one, other]))
+    (0, 1)
+    """
+    if len(micrographs) == 1:
+        return []
+    first, *others = (_detail(each.as_float("float32")) for each in micrographs)
+    correlations = [float(np.mean(first * each)) for each in others]
+    return [
+        f"micrograph: {each.source or 'an image'} hardly looks like {micrographs[0].source or 'the first image'} "
+        f"(correlation {correlation:.2f}); check that they were recorded at once, of the same area"
+        for each, correlation in zip(micrographs[1:], correlations, strict=True)
+        if correlation < ALIKE
+    ]
+
+
+def _detail(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return an image without noise and background, of mean 0 and standard deviation 1."""
+    band = gaussian_filter(image, 1.0) - gaussian_filter(image, 8.0)
+    return np.asarray((band - band.mean()) / band.std())

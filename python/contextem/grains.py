@@ -10,24 +10,19 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from contextem import _kernels
-from contextem.growth import Sites, best_seed, grow
+from contextem.growth import FEWEST, SUPPORT, Bools, Ints, Sites, best_seed, grow
 from contextem.lattice import Frame, lattice_constant
 from contextem.peaks import Floats, Image, Peaks
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
-SUPPORT = 0.35
-"""Least weight of peaks round a site of the lattice, over that of a typical site."""
 
 CONTRAST = 0.4
 """Least contrast between the sublattices round a site of the lattice, over that in the best parts of the grain."""
 
 _SHEARS = [np.array([[1.0, slope], [0.0, 1.0]]) for slope in (0.0, -0.2, 0.2)]  # of rows against each other, by drift
+_SAME = 0.15  # lattice constants, between sites of one lattice found twice
+_TWIN_WIDTH = 3.0  # of the neighbourhood in which the atomic sublattices are compared, index steps
 _WIDTHS = (12.0, 6.0, 3.0, 1.7)  # of the neighbourhoods in which cosets are compared, index steps
 
 
@@ -48,7 +43,8 @@ class Grain:
     lopsided
         (S,) how far the evidence stands to one side, in site spacings: about 0 inside of a grain, 1 beyond its edge.
     domain
-        (S,) which of the three cosets is hollow, 0 to 2: mirror twins share the lattice, not the hollow sites.
+        (S,) which of the three cosets is hollow and which is the brighter one, 0 to 5: mirror twins share the lattice,
+        not both of them. -1 where it is neither, as between twins.
     """
 
     positions: Floats
@@ -116,6 +112,37 @@ class _Cosets:
             hollow = np.where(sure, darkest, hollow)
         return self._sharpen(hollow)
 
+    def bright(self, hollow: Ints) -> Ints:
+        """Brighter atomic coset at each site, (S,): that whose mean over all sites of the same hollow one is larger.
+
+        But in twins: there the difference changes its sign within a few sites, from more than half of what it is
+        elsewhere to less than minus that. Dopants and aberrations change it less, or gradually.
+        """
+        every = np.arange(len(self.value))
+        step = np.ones(len(self.value), dtype=np.int64)
+        for empty in np.unique(hollow):
+            here = hollow == empty
+            first, second = (here & (self.coset == (empty + k) % 3) for k in (1, 2))
+            if first.any() and second.any() and self.value[first].mean() < self.value[second].mean():
+                step[here] = 2
+        brighter, darker = (hollow + step) % 3, (hollow - step) % 3
+        mean, error2 = self.local(_TWIN_WIDTH)
+        lead = mean[brighter, every] - mean[darker, every]
+        error = np.sqrt(error2[brighter, every] + error2[darker, every])
+        half = np.median(abs(lead)) / 2
+        board = np.zeros(self.boards.shape[1:])
+        board.ravel()[self.place] = lead
+        parts, count = ndimage.label(board < 0)
+        part = parts.ravel()[self.place]
+        twins = np.bincount(part[lead < -np.maximum(5 * error, half)], minlength=count + 1) >= FEWEST
+        if twins.any():
+            least, most = (extreme(board, size=7) for extreme in (ndimage.minimum_filter, ndimage.maximum_filter))
+            border = (parts > 0) & (ndimage.maximum_filter(board, size=3) > 0)
+            abrupt = border & (least < -half) & (most > half)
+            total, steep = (np.bincount(parts[where], minlength=count + 1) for where in (border, abrupt))
+            twins &= 2 * steep > total
+        return np.where(twins[part], darker, brighter)
+
     def _sharpen(self, hollow: Ints) -> Ints:
         """Within two steps of a change of the hollow coset let each site's own brightness decide, where it can."""
         board = np.full(self.index.max(axis=0) + 1, -1)
@@ -148,19 +175,25 @@ def _judge(sites: Sites, response: Image) -> Grain:
     mean, _ = cosets.local(_WIDTHS[-1])
     contrast = np.ptp(mean, axis=0)
     sound = supported & (contrast >= CONTRAST * np.percentile(contrast[supported], 90))
-    hollow = _Cosets(sites.indices[sound], value[sound], np.ones(np.count_nonzero(sound), dtype=bool)).hollow()
-    sublattice = _name_sublattices((cosets.coset[sound] - hollow) % 3 - 1, hollow, value[sound])
-    return Grain(sites.positions[sound], sublattice, value[sound], contrast[sound], sites.lopsided[sound], hollow)
+    cosets = _Cosets(sites.indices[sound], value[sound], np.ones(np.count_nonzero(sound), dtype=bool))
+    hollow = cosets.hollow()
+    bright = cosets.bright(hollow)
+    sublattice = np.where(cosets.coset == hollow, -1, np.where(cosets.coset == bright, 0, 1))
+    domain = _domains(cosets.index, 2 * hollow + (bright - hollow) % 3 - 1)
+    return Grain(sites.positions[sound], sublattice, value[sound], contrast[sound], sites.lopsided[sound], domain)
 
 
-def _name_sublattices(sublattice: Ints, hollow: Ints, value: Floats) -> Ints:
-    """Call the brighter atomic sublattice 0, in every domain of a twin on its own."""
-    named = sublattice.copy()
-    for coset in np.unique(hollow):
-        first, second = ((hollow == coset) & (sublattice == k) for k in (0, 1))
-        if first.any() and second.any() and value[first].mean() < value[second].mean():
-            named[first], named[second] = 1, 0
-    return named
+def _domains(index: Ints, order: Ints) -> Ints:
+    """Which of the orders of the cosets (S,) the sites have; -1 in pieces smaller than a grain, as in boundaries."""
+    domain = order.copy()
+    orders = np.unique(order)
+    for one in orders if len(orders) > 1 else ():
+        board = np.zeros(index.max(axis=0) + 1, dtype=bool)
+        board[tuple(index[order == one].T)] = True
+        pieces, count = ndimage.label(board, np.ones((3, 3)))
+        small = np.bincount(pieces.ravel(), minlength=count + 1) < FEWEST
+        domain[(order == one) & small[pieces[tuple(index.T)]]] = -1
+    return domain
 
 
 def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grain]:
@@ -203,13 +236,23 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grai
         if weight < 4:
             continue
         grain = _judge(grow(peaks, seed, frame.basis @ shears[best], (response.shape[0], response.shape[1])), response)
-        if len(grain) < 30:
+        if len(grain) < FEWEST:
             continue
-        grains.append(grain)
-        gap, _ = _kernels.Points(grain.positions).within(positions, 0.3 * a, 0)
+        points = _kernels.Points(grain.positions)
+        again = [other for other in grains if _same_ground(points, grain, other, a)]
+        if any(len(other) >= len(grain) for other in again):
+            continue
+        grains = [other for other in grains if other not in again] + [grain]
+        gap, _ = points.within(positions, 0.3 * a, 0)
         left &= ~np.isfinite(gap)
         hopeful = np.flatnonzero(left & (left[near].mean(axis=1) > 0.6))
     return _separate(grains, a)
+
+
+def _same_ground(points: _kernels.Points, grain: Grain, other: Grain, a: float) -> bool:
+    """Whether two grains are one lattice found twice: the smaller one's sites are the other's too, by majority."""
+    gap, _ = points.within(other.positions, _SAME * a, 0)
+    return bool(2 * np.count_nonzero(np.isfinite(gap)) > min(len(grain), len(other)))
 
 
 def _separate(grains: list[Grain], a: float) -> list[Grain]:

@@ -51,6 +51,9 @@ SQUARE_PIXELS = 0.005
 DARK_FIELDS = {"HAADF": 60.0, "MAADF": 40.0, "LAADF": 5.0}
 """Inner collection angle from which on a dark field is called so, mrad; none is believed to begin below the last."""
 
+PARTS = ("signal", "frame", "frames")
+"""What of a file a micrograph may be: an image, one of a series, or the mean of a number of them."""
+
 SAMPLING_RANGE = (1e-3, 5.0)
 """Samplings that may show atomic columns, Å/px; a value outside stands for a calibration that was never made."""
 
@@ -83,7 +86,8 @@ class Detector:
 
     def __post_init__(self) -> None:
         if self.name not in DETECTOR_NAMES:
-            raise ValueError(f"detector: expected one of {', '.join(DETECTOR_NAMES)}, got {self.name!r}")
+            guess = other_case(self.name, DETECTOR_NAMES)
+            raise ValueError(f"detector: expected one of {', '.join(DETECTOR_NAMES)}, got {self.name!r}{guess}")
         for key in ("inner", "outer"):
             angle = getattr(self, key)
             if angle is not None and not (_is_real(angle) and 0.0 <= angle <= 1e3):
@@ -120,7 +124,8 @@ class Micrograph:
         The detector, or its name, one of `DETECTOR_NAMES`.
     provenance : mapping of str to str, optional
         Origin of ``"sampling"``, ``"energy"`` and ``"detector"``, by name; ``"user"`` for a value that is given and not
-        in it.
+        in it.  Beside them what of a file it is, as far as that was chosen: ``"signal"``, ``"frame"``, and the number
+        of ``"frames"`` that were averaged.
     source : str, optional
         Name of the file.
 
@@ -166,7 +171,7 @@ class Micrograph:
         if not isinstance(known["detector"], Detector | None):
             raise TypeError(f"detector: expected a Detector or one of {', '.join(DETECTOR_NAMES)}, got {detector!r}")
         origin = {name: "user" for name, value in known.items() if value is not None}
-        origin |= {name: text for name, text in (provenance or {}).items() if name in origin}
+        origin |= {name: text for name, text in (provenance or {}).items() if name in (*origin, *PARTS)}
         for name, value in {"data": _check_data(data), **known, "provenance": origin, "source": source}.items():
             object.__setattr__(self, name, value)
 
@@ -268,7 +273,8 @@ def read(
     (0.2, None, {'sampling': 'user'})
     """
     path = Path(path)
-    return _to_micrograph(load(path, signal, frame), path.name, sampling, energy, detector, lattice_constant)
+    part = {"signal": signal, "frame": frame}
+    return _to_micrograph(load(path, signal, frame), path.name, sampling, energy, detector, lattice_constant, part)
 
 
 def read_series(
@@ -323,7 +329,8 @@ def read_series(
     if estimate:
         sampling, origin = _estimate_of_series([recording.data for recording, _ in recordings], lattice_constant)
         lattice_constant = None
-    frames = [_to_micrograph(*each, sampling, energy, detector, lattice_constant) for each in recordings]
+    part = {"signal": signal}
+    frames = [_to_micrograph(*each, sampling, energy, detector, lattice_constant, part) for each in recordings]
     if estimate:
         frames = [replace(frame, provenance=frame.provenance | {"sampling": origin}) for frame in frames]
     return _check_alike(frames)
@@ -336,13 +343,14 @@ def _to_micrograph(
     energy: float | None,
     detector: Detector | str | None,
     lattice_constant: float | None,
+    part: Mapping[str, int | str | None],
 ) -> Micrograph:
     """Join what a file holds with what the caller gives."""
     try:
         data = _check_data(recording.data)
     except (TypeError, ValueError) as error:
         raise ReadError(f"path: {source} holds no image that can be used ({error})") from error
-    provenance = {}
+    provenance = {name: str(chosen) for name, chosen in part.items() if chosen is not None}
     sampling, provenance["sampling"] = _choose_sampling(sampling, lattice_constant, data, recording, source)
     if energy is None and recording.energy is not None:
         energy = recording.energy
@@ -537,6 +545,18 @@ def check_number(name: str, value: float, unit: str, limits: tuple[float, float]
     if not lowest <= value <= highest:
         raise ValueError(f"{name}: expected {unit}, {lowest:g} to {highest:g}, got {value:g}")
     return float(value)
+
+
+def other_case(given: object, known: Iterable[str]) -> str:
+    """Return the question whether a name was meant that differs in nothing but capitals; nothing where there is none.
+
+    Examples
+    --------
+    >>> other_case("haadf", DETECTOR_NAMES), other_case("EELS", DETECTOR_NAMES)
+    (", did you mean 'HAADF'?", '')
+    """
+    meant = [name for name in known if name.lower() == str(given).lower()]
+    return f", did you mean {meant[0]!r}?" if meant else ""
 
 
 def _is_real(value: object) -> bool:

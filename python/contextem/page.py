@@ -9,29 +9,30 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from contextem import __version__
-from contextem._html import detector_words, field, fill, picture, recording_rows, row
+from contextem._html import field, fill, picture
 from contextem._output import whole_file
-from contextem.closeups import draw_classes
+from contextem.closeups import draw_classes, percent
 from contextem.columns import CLASSES
 from contextem.commands import commands
 from contextem.densities import SiteFraction, densities
 from contextem.figures import style
+from contextem.origins import detectors_in_words, origin_rows
 from contextem.pairs import ENOUGH, KINDS, PairCorrelation, pair_correlation
 from contextem.strain import COMPONENTS, StrainMap, strain_map
 from contextem.views import (
     COLOURS,
     MARKERS,
-    between_grains,
     draw_entropy,
     draw_map,
     draw_overlay,
+    off_lattice,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def write_report(
     ------
     FileExistsError
         If the file exists and may not be replaced.
+    ValueError
+        If the columns were not found in this micrograph.
 
     Examples
     --------
@@ -96,7 +99,7 @@ def classification_html(classification: Classification) -> str:
     return fill(
         "classification.html",
         title=_specimen(classification),
-        facts=f"{len(classification):,} columns",
+        facts=", ".join([f"{len(classification):,} columns", *_facts(classification)]),
         warnings=_warnings(classification),
         classes=_class_rows(classification),
         defects={each["name"]: each for each in _defect_rows(classification)},
@@ -110,7 +113,13 @@ def _report(classification: Classification, micrograph: Micrograph) -> dict[str,
     counted = _counted(classification)
     return {
         "title": _specimen(classification),
-        "facts": ", ".join(_facts(classification, micrograph)),
+        "facts": ", ".join(
+            [
+                *([] if micrograph.source is None else [micrograph.source]),
+                f"{field(micrograph, classification.sampling)} nm",
+                *_facts(classification),
+            ]
+        ),
         "warnings": _warnings(classification),
         "verdict": _verdict(classification, micrograph),
         "tiles": _tiles(classification),
@@ -136,8 +145,7 @@ def _report(classification: Classification, micrograph: Micrograph) -> dict[str,
             "tossed between two.",
         ),
         "parts": [*_pair_part(classification), *_strain_part(classification)],
-        "origins": [*_context_rows(classification), *recording_rows(micrograph, " of the recording")],
-        "calibration": list(_calibration_rows(classification)),
+        "origins": origin_rows(classification, micrograph),
         "commands": commands(classification, micrograph),
         "versions": _versions(classification),
     }
@@ -151,17 +159,15 @@ def _specimen(classification: Classification) -> str:
     return f"{', '.join(context['dopants'])}-doped {host}" if context["dopants"] else str(host)
 
 
-def _facts(classification: Classification, micrograph: Micrograph) -> Iterator[str]:
-    if micrograph.source is not None:
-        yield micrograph.source
+def _facts(classification: Classification) -> Iterator[str]:
+    """Yield how it was recorded, in few words."""
+    if words := detectors_in_words(classification):
+        yield words
     context = classification.provenance.get("context")
-    if context is not None and context["detector"] is not None:
-        yield detector_words(context["detector"])
     if context is not None and context["energy"] is not None:
         yield f"{context['energy'] / 1e3:g} keV"
-    yield f"{field(micrograph, classification.sampling)} nm"
-    by_lattice = abs(classification.sampling / micrograph.sampling - 1.0) > 1e-6
-    stated = f" by the lattice, {micrograph.sampling:.4g} stated" if by_lattice else ""
+    by_lattice = abs(classification.sampling / classification.stated_sampling - 1.0) > 1e-6
+    stated = f" by the lattice, {classification.stated_sampling:.4g} stated" if by_lattice else ""
     yield f"{classification.sampling:.4g} Å/px{stated}"
 
 
@@ -212,7 +218,7 @@ def _tile(found: SiteFraction, scale: float, unit: str) -> dict[str, str]:
     if low > 0:
         return {
             "value": f"{_number(scale * found.value)} {unit}",
-            "note": f"95 %: {_range(low, high)}{' %' if unit == '%' else ''}",
+            "note": f"95 %: {_range(low, high)} {unit}",
         }
     return {"value": f"< {_number(high)} {unit}", "note": "with 95 %; there may be none"}
 
@@ -249,7 +255,7 @@ def _class_rows(classification: Classification) -> list[dict[str, str]]:
                 "marker": MARKERS[index],
                 "colour": COLOURS[index],
                 "count": f"{count:,}",
-                "certainty": f"{100 * among.mean():.1f} %" if count else "–",
+                "certainty": percent(float(among.mean())) if count else "–",
             }
         )
     return rows
@@ -299,7 +305,7 @@ def _flag_rows(classification: Classification) -> list[dict[str, str]]:
         ("contaminated", classification.contaminated, "under too much carbon for the class to be told; not counted"),
         ("at the border", ~classification.complete, "the patch leaves the image; no site of fractions and densities"),
         ("without a peak", ~classification.observed, "sites that the lattice demands and the image leaves dark"),
-        ("between grains", between_grains(classification), "on no lattice"),
+        ("on no lattice", off_lattice(classification), "between grains, or adatoms in hollow sites; not counted"),
     )
     return [{"name": name, "count": f"{int(chosen.sum()):,}", "meaning": meaning} for name, chosen, meaning in rows]
 
@@ -329,13 +335,11 @@ def _pair_figure(pairs: list[PairCorrelation]) -> Figure:
 
     with style():
         figure = Figure(figsize=(7.2, 2.6), layout="constrained", facecolor="white")
-        for axes, each in zip(figure.subplots(1, max(len(pairs), 2)), pairs, strict=False):
+        for axes, each in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
             each.draw(axes)
             axes.get_legend().remove()
             axes.set_title(axes.get_title(), fontsize=8)
             axes.spines[["top", "right"]].set_visible(False)
-        for axes in figure.axes[len(pairs) :]:
-            axes.remove()
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         figure.canvas.draw()
@@ -346,7 +350,9 @@ def _strain_part(classification: Classification) -> Iterator[dict[str, Any]]:
     strain = strain_map(classification)
     if np.isfinite(strain.values).any():
         deviations = 100 * np.nanstd(strain.values[:, :3], axis=0)
-        spread = ", ".join(f"{name} {each:.2g} %" for name, each in zip(COMPONENTS[:3], deviations, strict=True))
+        spread = ", ".join(
+            f"{name.replace('e', 'ε')} {each:.2g} %" for name, each in zip(COMPONENTS[:3], deviations, strict=True)
+        )
         yield {
             "id": "strain",
             "title": "Strain",
@@ -363,46 +369,19 @@ def _strain_figure(strain: StrainMap) -> Figure:
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(7.2, 2.75), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(7.2, 2.55), layout="constrained", facecolor="white")
         panels = figure.subplots(1, len(COMPONENTS))
         images = [strain.draw(axes, component) for axes, component in zip(panels, COMPONENTS, strict=True)]
-        for axes, component in zip(panels, COMPONENTS, strict=True):
-            axes.set_title(component, fontsize=8)
+        for axes in panels:
+            axes.set_title(axes.get_title(), fontsize=8)
             axes.spines[:].set_visible(False)
         bar: dict[str, Any] = {"orientation": "horizontal", "aspect": 40, "pad": 0.03}
-        figure.colorbar(images[0], ax=panels[:3], shrink=0.4, label="%", **bar)
-        figure.colorbar(images[3], ax=panels[3], label="degrees", **bar | {"aspect": 17})
+        figure.colorbar(images[0], ax=panels[:3], shrink=0.4, **bar)
+        figure.colorbar(images[3], ax=panels[3], **bar | {"aspect": 17})
         for each in figure.axes[len(panels) :]:
             each.spines[:].set_visible(False)
         figure.canvas.draw()
         return figure
-
-
-def _context_rows(classification: Classification) -> Iterator[dict[str, str]]:
-    context = classification.provenance.get("context")
-    if context is None:
-        yield row("lattice constant", f"{classification.lattice_constant:g} Å")
-        return
-    origin = context.get("provenance", {})
-    yield row("host", context["host"], origin.get("host"))
-    yield row("dopants", ", ".join(context["dopants"]) or "none", origin.get("dopants"))
-    for symbol, fraction in context["fractions"].items():
-        yield row(f"expected share of {symbol}", f"{100 * fraction:g} % of the metal sites", origin.get("fractions"))
-    if context["energy"] is not None:
-        yield row("beam energy", f"{context['energy'] / 1e3:g} keV", origin.get("energy"))
-    if context["detector"] is not None:
-        yield row("detector", detector_words(context["detector"]), origin.get("detector"))
-    yield row("lattice constant", f"{context['lattice_constant']:g} Å", origin.get("lattice_constant"))
-
-
-def _calibration_rows(classification: Classification) -> Iterator[dict[str, str]]:
-    calibration = classification.provenance.get("calibration")
-    if isinstance(calibration, Mapping):
-        for name, value in calibration.items():
-            text = f"{value:.5g}" if isinstance(value, float) else str(value)
-            yield row(f"calibration: {str(name).replace('_', ' ')}", text)
-    elif calibration is not None:
-        yield row("calibration", str(calibration))
 
 
 def _versions(classification: Classification) -> dict[str, str]:

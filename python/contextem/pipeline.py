@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contextem import __version__
 from contextem.background import HEAVY
-from contextem.calibration import calibrate
+from contextem.calibration import Calibration, calibrate
 from contextem.classification import Classification
 from contextem.columns import Columns, find_columns
 from contextem.context import Context
-from contextem.detectors import combine, superimpose
+from contextem.detectors import combine, strangers, superimpose
 from contextem.evidence import gather
 from contextem.micrograph import Micrograph
 from contextem.model import Model, load_model
@@ -23,6 +24,12 @@ from contextem.sites import sublattice_posteriors
 
 TOLD_OF_MODEL = ("name", "version", "defect_shares")
 """What goes into the provenance of what a model has dealt with."""
+FAR_OFF = 0.05
+"""Relative difference of the sampling stated and that by the lattice from which on sampling and host are doubted."""
+MANY = 0.1
+"""Share of unknown columns from which on the context is doubted."""
+UNCERTAIN = 0.9
+"""Posterior of the sublattices below which it is told that they may be mistaken for each other."""
 
 
 def classify(
@@ -61,11 +68,15 @@ def classify(
     ValueError
         If the energy or the detector is stated nowhere, the model was not trained with them, no lattice is found, a
         given column lies outside the image, every patch leaves it, or several images do not belong together.
+    TypeError
+        If `micrograph` is none, such as an array or the name of a file.
 
     Warns
     -----
     UserWarning
-        If another host or detector fits the image better than the stated one.
+        If another host or detector fits the image better than the stated one, the sampling is far from that by the
+        lattice, many columns are unknown, the sublattices may be mistaken for each other, or images of several
+        detectors do not look like the same area.
 
     Examples
     --------
@@ -78,6 +89,11 @@ def classify(
     """
     model = load_model() if model is None else model
     given = [micrograph] if isinstance(micrograph, Micrograph) else list(micrograph)
+    for each in given:
+        if not isinstance(each, Micrograph):
+            raise TypeError(
+                f"micrograph: expected one of contextem.read or contextem.Micrograph, got {type(micrograph).__name__}"
+            )
     contexts = _contexts(given, context)
     images, contexts = average_by_detector(given, contexts)
     columns = find_columns(superimpose(images), context) if columns is None else columns
@@ -87,11 +103,17 @@ def classify(
         for image, each in zip(images, contexts, strict=True)
     ]
     prediction = combine([each.prediction for each in told])
-    remarks = list(dict.fromkeys(remark for each in told for remark in each.warnings))
-    for remark in remarks:
-        warnings.warn(remark, stacklevel=2)
     complete = told[0].complete
     between = (columns.grain < 0) & (columns.grain >= 0).any()
+    unknown = between | model.unknown(prediction.familiarity, complete)
+    sublattices = sublattice_posteriors(prediction.probabilities, columns.sublattice, columns.grain)
+    misfits = [remark for each in told for remark in each.warnings]
+    contaminated = np.max([each.haze for each in told], axis=0) > HEAVY
+    judged = complete & ~between & ~contaminated
+    doubts = _doubts(unknown[judged], sublattices) if not misfits else ()  # they would follow from misfits
+    remarks = list(dict.fromkeys([*misfits, *_misfit_of_sampling(calibration, context), *strangers(images), *doubts]))
+    for remark in remarks:
+        warnings.warn(remark, stacklevel=2)
     return Classification(
         positions=columns.positions,
         sublattice=columns.sublattice,
@@ -101,23 +123,53 @@ def classify(
         observed=columns.observed,
         complete=complete,
         familiarity=prediction.familiarity,
-        unknown=between | model.unknown(prediction.familiarity, complete),
-        contaminated=np.max([each.haze for each in told], axis=0) > HEAVY,
+        unknown=unknown,
+        contaminated=contaminated,
         sampling=calibration.sampling,
         lattice_constant=context.lattice_constant,
         provenance={
             **told[0].to_dict(),
             "further_detectors": [each.to_dict() for each in told[1:]],
-            "sublattices": sublattice_posteriors(prediction.probabilities, columns.sublattice, columns.grain),
+            "sublattices": sublattices,
             "calibration": calibration.to_dict(),
             "micrograph": _origin(given[0]),
             "further_micrographs": [_origin(each) for each in given[1:]],
             "model": {name: model.info[name] for name in TOLD_OF_MODEL if name in model.info},
-            "stated": {"context": contexts[0].to_dict(), "estimate_angles": estimate_angles},
+            "stated": {
+                "context": contexts[0].to_dict(),
+                "further_detectors": [each.to_dict()["detector"] for each in contexts[1:]],
+                "estimate_angles": estimate_angles,
+            },
             "warnings": remarks,
             "contextem_version": __version__,
         },
     )
+
+
+def _misfit_of_sampling(calibration: Calibration, context: Context) -> Iterator[str]:
+    """Yield that sampling and host do not fit together, if so."""
+    off = calibration.by_lattice / calibration.stated - 1.0
+    if calibration.measured and abs(off) > FAR_OFF:
+        yield (
+            f"sampling: {calibration.by_lattice:.4g} Å/px by the lattice of {context.host} is {100 * abs(off):.0f} % "
+            f"{'above' if off > 0 else 'below'} the {calibration.stated:.4g} Å/px stated; check sampling and host"
+        )
+
+
+def _doubts(unknown: NDArray[np.bool_], sublattices: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield what makes the result doubtful, and what to look at."""
+    if len(unknown) and unknown.mean() > MANY:
+        yield (
+            f"columns: {100 * unknown.mean():.0f} % look like none of the classes; check host, dopants, detector and "
+            "sampling, or look for another layer or carbon in the image"
+        )
+    doubtful = [each for each in sublattices if each["posterior"] < UNCERTAIN]
+    if doubtful:
+        least = min(doubtful, key=lambda each: float(each["posterior"]))
+        yield (
+            f"sublattices: which one is the metal's is certain to {100 * least['posterior']:.0f} % only in grain "
+            f"{least['grain']}; check detector and collection angles, or classify with the image of another detector"
+        )
 
 
 def _origin(micrograph: Micrograph) -> dict[str, Any]:

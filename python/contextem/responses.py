@@ -148,15 +148,40 @@ class Response:
         >>> bool(0.06 < response.radial(0.0) < 0.08)
         True
         """
-        node, weight = _legendre_nodes()
-        k = 0.5 * self.cutoff * (node + 1.0)
-        integrand = np.pi * self.cutoff * weight * k * self.transfer(k, blur)
-        return np.asarray(j0(2.0 * np.pi * np.multiply.outer(np.asarray(r, dtype=np.float64), k)) @ integrand)
+        distances = np.asarray(r, dtype=np.float64)
+        return np.asarray(j0(2.0 * np.pi * np.multiply.outer(distances, nodes(self.cutoff))) @ self.spectrum(blur))
+
+    def spectrum(self, blur: float = 0.0) -> NDArray[np.float64]:
+        """Return the weights v (K,) with which the response is R(r) = sum_n v_n J_0(2 pi k_n r), k_n from `nodes`.
+
+        Parameters
+        ----------
+        blur : float
+            Standard deviation of a Gaussian that blurs the response, Å.
+
+        Examples
+        --------
+        >>> response = library().response("W", 80e3, Detector("HAADF", 60, 170))
+        >>> bool(np.isclose(response.spectrum(0.4).sum(), response.radial(0.0, 0.4)))
+        True
+        """
+        kappa, weight, functions = _quadrature(len(self.coefficients))
+        k = self.cutoff * kappa
+        values = functions @ self.coefficients * np.exp(-2.0 * (np.pi * blur * k) ** 2)
+        return np.asarray(2.0 * np.pi * self.cutoff * weight * k * values)
+
+
+def nodes(cutoff: float) -> NDArray[np.float64]:
+    """Return the spatial frequencies (K,), 1/Å, at which responses up to a cutoff are summed."""
+    return cutoff * _quadrature(1)[0]
 
 
 @cache
-def _legendre_nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return leggauss(200)
+def _quadrature(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes (K,) and weights (K,) of an integral over k/cutoff from 0 to 1, and `count` functions there, (K, count)."""
+    node, weight = leggauss(200)
+    kappa = 0.5 * (node + 1.0)
+    return kappa, 0.5 * weight, expansion(kappa, count)
 
 
 @dataclass(frozen=True, eq=False)

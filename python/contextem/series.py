@@ -187,7 +187,8 @@ def _mean(micrographs: Sequence[Micrograph], shifts: NDArray[np.float64]) -> Mic
     high = np.array(first.shape) - np.ceil(np.maximum(0.0, shifts.max(axis=0)) - _SLIVER).astype(int)
     data = np.asarray(total[low[0] : high[0], low[1] : high[1]] / len(micrographs), np.float32)
     source = None if first.source is None else f"{first.source} and {len(micrographs) - 1} more"
-    return Micrograph(data, first.sampling, first.energy, first.detector, provenance=first.provenance, source=source)
+    origin = first.provenance | {"frames": str(len(micrographs))}
+    return Micrograph(data, first.sampling, first.energy, first.detector, provenance=origin, source=source)
 
 
 def _check_alike(micrographs: Sequence[Micrograph]) -> None:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
+from contextem.figures import round_length
 from contextem.grain_lattices import HEXAGON, GrainLattice, cauchy_weights, grain_lattices, hexagon_slots, near_vectors
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ class StrainMap:
         length = round_length((extent[1] - extent[0]) * self.sampling / 50.0)  # nm, about a fifth of the width
         bar, below = 10.0 * length / self.sampling, extent[2] + 0.04 * (extent[2] - extent[3])
         axes.plot(extent[0] + np.array([0.0, bar]), [below] * 2, color="black", lw=2.0, clip_on=False)
-        axes.text(extent[0] + 1.1 * bar, below, f"{length:g} nm", va="center", ha="left", fontsize="small")
+        beside = bar + 0.03 * (extent[1] - extent[0])
+        axes.text(extent[0] + beside, below, f"{length:g} nm", va="center", ha="left", fontsize="small")
         axes.set(xlim=extent[:2], ylim=extent[2:])
         return image
 
@@ -182,18 +184,6 @@ class StrainMap:
         if title:
             figure.suptitle(title)
         return figure
-
-
-def round_length(most: float) -> float:
-    """Return the greatest of 1, 2, 5, 10, ... and their tenths that is not above `most`.
-
-    Examples
-    --------
-    >>> round_length(4.2), round_length(0.3)
-    (2.0, 0.2)
-    """
-    power = 10.0 ** np.floor(np.log10(most))
-    return float(max(power, power * max(v for v in (1, 2, 5) if v * power <= most)))
 
 
 def strain_map(classification: Classification, *, smoothing: int = 13, without_drift: bool = False) -> StrainMap:

@@ -58,7 +58,7 @@ def draw_overlay(classification: Classification, micrograph: Micrograph, title: 
     """Draw the micrograph with its columns marked by class, a scale bar and a legend with counts.
 
     Unknown columns are crossed out, contaminated ones are grey rings, those whose patch leaves the image are pale.
-    Where there is more than one grain, each has an outline and its number, and columns between grains have a ring.
+    Where there is more than one grain, each has an outline and its number, and columns on no lattice have a ring.
 
     Parameters
     ----------
@@ -73,6 +73,11 @@ def draw_overlay(classification: Classification, micrograph: Micrograph, title: 
     -------
     matplotlib.figure.Figure
 
+    Raises
+    ------
+    ValueError
+        If the columns were not found in this micrograph.
+
     Examples
     --------
     >>> from contextem.examples import demo_micrograph
@@ -82,13 +87,13 @@ def draw_overlay(classification: Classification, micrograph: Micrograph, title: 
     >>> [text.get_text() for text in figure.legends[0].get_texts()][0]
     'metal  400'
     """
-    between = between_grains(classification)
+    off = off_lattice(classification)
     hidden, unknown = classification.contaminated, classification.unknown & ~classification.contaminated
     pale = ~classification.complete & classification.counted
     marks: list[tuple[str, NDArray[np.bool_], dict[str, Any]]] = [
         ("unknown", unknown, {"marker": "x", "mec": "white", "mew": 1.2}),
         ("contaminated", hidden, {"marker": "o", "mfc": "none", "mec": "0.65", "mew": 1.0}),
-        ("between grains", between, {"marker": "h", "mfc": "none", "mec": "white", "mew": 0.8}),
+        ("on no lattice", off, {"marker": "h", "mfc": "none", "mec": "white", "mew": 0.8}),
     ]
     second_row = pale.any() or any(chosen.any() for _, chosen, _ in marks)
     canvas = _canvas(classification, micrograph, title, bottom=0.68 if second_row else 0.42)
@@ -104,7 +109,7 @@ def draw_overlay(classification: Classification, micrograph: Micrograph, title: 
         rows[0].append(_key(name.replace("_", " "), int(chosen.sum()), **key))
     for name, chosen, mark in marks:
         if chosen.any():
-            size = (0.85 if chosen is between else 0.5) * canvas.bond
+            size = (0.85 if chosen is off else 0.5) * canvas.bond
             seen = {"ms": max(size, 4.0), "path_effects": _halo(2 * mark["mew"]), "zorder": 4}
             draw_points(canvas.axes, classification.positions[chosen], **mark | seen)
             rows[1].append(_key(name, int(chosen.sum()), ms=6.5 * canvas.scale, **mark | {"mec": "0.4"}))
@@ -216,9 +221,24 @@ def bond_length(classification: Classification) -> float:
     return float(classification.lattice_constant / np.sqrt(3) / classification.sampling)
 
 
-def between_grains(classification: Classification) -> NDArray[np.bool_]:
+def off_lattice(classification: Classification) -> NDArray[np.bool_]:
     """Return which columns stand on no lattice, (N,) bool, where it is known of others that they stand on one."""
     return (classification.grain < 0) & (classification.grain >= 0).any()
+
+
+def check_micrograph(classification: Classification, micrograph: Micrograph) -> None:
+    """Raise ValueError unless the columns may have been found in the micrograph.
+
+    Its sampling may be the one that was stated or the one by the lattice.
+    """
+    outside = (classification.positions < -0.5) | (classification.positions > np.array(micrograph.shape) - 0.5)
+    known = (classification.stated_sampling, classification.sampling)
+    if outside.any() or not np.isclose(micrograph.sampling, known, rtol=1e-6).any():
+        height, width = micrograph.shape
+        raise ValueError(
+            f"micrograph: expected the one that was classified, of {known[0]:g} Å/px and with all columns inside, got "
+            f"one of {micrograph.sampling:g} Å/px and {height} x {width} px with {outside.any(axis=1).sum()} outside"
+        )
 
 
 def draw_points(axes: Axes, positions: NDArray[np.float64], **style: Any) -> None:
@@ -256,6 +276,7 @@ def _canvas(
     """Draw the micrograph with `bottom` inches of room under it, times the scale."""
     from matplotlib.figure import Figure
 
+    check_micrograph(classification, micrograph)
     height, width = micrograph.shape
     bond = bond_length(classification)
     scale = float(np.clip(0.11 * width / bond / SIDE, 1.0, 2.0))

@@ -13,7 +13,7 @@ import numpy as np
 from contextem._output import whole_file
 from contextem.columns import CLASSES
 from contextem.export.tables import UNITS, table
-from contextem.views import COLOURS
+from contextem.views import COLOURS, check_micrograph
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -52,7 +52,7 @@ def write_hspy(
     """
     from rsciio.hspy import file_writer
 
-    _check_micrograph(result, micrograph)
+    check_micrograph(result, micrograph)
     if os.path.splitext(path)[1] != ".hspy":
         raise ValueError(f"path: expected a name that ends with .hspy, got {os.fspath(path)!r}")
     scale = result.sampling / 10.0  # nm/px
@@ -141,7 +141,7 @@ def write_emd(
     """
     import h5py
 
-    _check_micrograph(result, micrograph)
+    check_micrograph(result, micrograph)
     with whole_file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(
             {
@@ -166,18 +166,6 @@ def write_emd(
         for name, values in (table(result) | {"class": result.labels.astype(np.int8)}).items():
             points[name] = values
             points[name].attrs["dtype"] = np.bytes_(values.dtype)
-
-
-def _check_micrograph(result: Classification, micrograph: Micrograph) -> None:
-    """Raise ValueError unless the columns may have been found in the micrograph."""
-    outside = ((result.positions < -0.5) | (result.positions > np.array(micrograph.shape) - 0.5)).any(axis=1)
-    if outside.any() or not np.isclose(micrograph.sampling, result.stated_sampling, rtol=1e-6):
-        height, width = micrograph.shape
-        raise ValueError(
-            f"micrograph: expected the one that was classified, of {result.stated_sampling:g} Å/px and with all "
-            f"columns inside, got one of {micrograph.sampling:g} Å/px and {height} x {width} px with {outside.sum()} "
-            "outside"
-        )
 
 
 def _recording(result: Classification, micrograph: Micrograph) -> dict[str, Any]:

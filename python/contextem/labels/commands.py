@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PORT = 8763
 UNSURE_NAME = "unsure"
 """What a vote is called in tables that is for no class."""
+RULE_NAMES = ("majority", "unanimity", "dawid-skene")
+"""Those of `contextem.labels.votes.RULES`, which takes too long to import for a line of help."""
 
 _store = click.option(
     "--store",
@@ -34,7 +36,6 @@ _store = click.option(
     show_default=True,
     help="File of images, experts and votes.",
 )
-_rule_names = ("majority", "unanimity", "dawid-skene")
 
 
 @click.group()
@@ -47,6 +48,9 @@ def label() -> None:
 @_store
 @context_options
 @click.option("--sampling", type=float, help="Å/px; taken from the file where it holds one.")
+@click.option(
+    "--estimate-sampling", is_flag=True, help="Take the sampling from the FFT and the host's lattice constant."
+)
 @click.option("--signal", help="Name or number of the image in a file that holds several.")
 @click.option("--frame", type=int, help="Number of the image in a series, from 0.")
 @click.option(
@@ -81,6 +85,7 @@ def serve(
     lattice_constant: float | None,
     context_file: Path | None,
     sampling: float | None,
+    estimate_sampling: bool,
     signal: str | None,
     frame: int | None,
     tables: tuple[Path, ...],
@@ -103,6 +108,8 @@ def serve(
     with needs_extra("label"):
         from contextem.labels.server import serve as serve_store
 
+    if estimate_sampling and sampling is not None:
+        raise ValueError("--estimate-sampling: expected either it or --sampling, got both; leave one out")
     if tables and len(tables) != len(files):
         raise ValueError(f"--columns: expected one for each of {len(files)} FILES, got {len(tables)}")
     if (inner is None) != (outer is None):
@@ -113,7 +120,7 @@ def serve(
         "energy_kev": energy_kev,
         "detector": detector,
         "lattice_constant": lattice_constant,
-        "sampling": sampling,
+        "sampling": "estimate" if estimate_sampling else sampling,
         "signal": signal,
         "frame": frame,
     }
@@ -214,7 +221,7 @@ def import_votes(file: Path, path: Path, name: str, expert: str) -> None:
 @_store
 @click.option("--image", "names", multiple=True, help="Name of an image; all by default.")
 @click.option(
-    "--rule", type=click.Choice(_rule_names), default="majority", show_default=True, help="What votes come to."
+    "--rule", type=click.Choice(RULE_NAMES), default="majority", show_default=True, help="What votes come to."
 )
 @click.option("--quorum", type=click.IntRange(1), default=2, show_default=True, help="Least votes of a label.")
 @click.option(

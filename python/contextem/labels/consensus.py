@@ -289,6 +289,7 @@ def dawid_skene(
     """Label columns by the likeliest class, with the errors of the experts estimated from their votes.
 
     Expectation and maximisation in turns, from the shares of the votes on; see the module for the formulas.
+    Three experts or more can be told apart; of two who disagree, votes hardly tell who errs.
 
     Parameters
     ----------

@@ -166,8 +166,7 @@ class Database:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.network = network_file_system(self.path)
-        self._here = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._writing = threading.Lock()
         self._closed = False
@@ -178,12 +177,11 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Close the file; no other thread may be using it."""
+        """Close the file: what is under way is finished, nothing new begins."""
         with self._guard:
             self._closed = True
-            for connection in self._opened:
-                connection.close()
-            self._opened.clear()
+            while self._idle:
+                self._idle.pop().close()
 
     def read(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Return the rows that a statement selects.
@@ -195,8 +193,8 @@ class Database:
         values : tuple
             What its question marks stand for.
         """
-        with self._sentences():
-            return self._connection().execute(statement, values).fetchall()
+        with self._sentences(), self._connection() as connection:
+            return connection.execute(statement, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -207,8 +205,7 @@ class Database:
         sqlite3.Connection
             For the block; no one else writes meanwhile.
         """
-        with self._writing, self._sentences():
-            connection = self._connection()
+        with self._writing, self._sentences(), self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -229,30 +226,40 @@ class Database:
                 raise
             raise ValueError(f"{self.path}: expected a store of votes, got a file that is none ({error})") from error
 
-    def _connection(self) -> sqlite3.Connection:
-        """Return the connection of this thread."""
-        connection: sqlite3.Connection | None = getattr(self._here, "connection", None)
-        if connection is None or self._closed:
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection that nobody else uses meanwhile; threads come and go, their number is not that of all."""
+        with self._guard:
+            if self._closed:
+                raise ValueError(f"{self.path}: the store is closed")
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or self._connect()
+        try:
+            yield connection
+        finally:
             with self._guard:
                 if self._closed:
-                    raise ValueError(f"{self.path}: the store is closed")
-                connection = sqlite3.connect(
-                    self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-                )
-                self._opened.append(connection)
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
             for pragma in ("foreign_keys = ON", "recursive_triggers = ON", "fullfsync = ON"):
                 connection.execute(f"PRAGMA {pragma}")
             # A rollback journal is gone for certain only when its folder is on disk, too.
             connection.execute(f"PRAGMA synchronous = {'EXTRA' if self.network else 'FULL'}")
-            self._here.connection = connection
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _prepare(self) -> None:
         """Make the tables of a new store, or see that they are those of this version."""
         if self.path.is_dir():
             raise IsADirectoryError(f"{self.path}: expected a store of votes, got a folder")
-        with self._sentences():
-            connection = self._connection()
+        with self._sentences(), self._connection() as connection:
             if _holds_tables(connection):
                 self._check_version(connection)
             connection.execute(f"PRAGMA journal_mode = {'DELETE' if self.network else 'WAL'}")

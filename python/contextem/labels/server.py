@@ -12,7 +12,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -426,6 +426,8 @@ def serve(
         listening = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(f"--host: {host}, port {port} can't be listened on ({error}); choose another --port") from error
+    # Inherited by the connections; without it, answers wait for the browser to confirm their first half.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         known = {*LOCAL, *names, f"[{host}]" if ":" in host else host}
         if host in ("0.0.0.0", "::"):
@@ -434,7 +436,8 @@ def serve(
         config = uvicorn.Config(app, http="h11", log_level="warning", access_log=False, server_header=False, ws="none")
         called = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
         started(f"http://{f'[{called}]' if ':' in called else called}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _item(item: VoteItem | UndoItem | AddItem | MoveItem | DeleteItem) -> Item:
@@ -472,7 +475,11 @@ def _add_refusals(app: FastAPI) -> None:
 
     def told(_: Request, error: Exception) -> Response:
         assert isinstance(error, AnyHTTPException)
-        plain = {404: "path: there is nothing here", 405: "method: expected another one here"}
+        plain = {
+            400: "body: expected JSON, got something else",
+            404: "path: there is nothing here",
+            405: "method: expected another one here",
+        }
         known = isinstance(error, HTTPException) and ":" in error.detail
         return JSONResponse(
             {"detail": error.detail if known else plain.get(error.status_code, error.detail)}, error.status_code

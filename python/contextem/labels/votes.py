@@ -226,7 +226,7 @@ class VoteStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; no other thread may be using the store."""
+        """Close the file: what is under way is finished, nothing new begins."""
         self._database.close()
 
     def add_image(
@@ -346,7 +346,7 @@ class VoteStore:
         """
         found = self._database.read(
             "SELECT i.name, sha256, height, width, recording, work_order, r.id IS NOT NULL, black, white, context,"
-            " (SELECT count(*) FROM column WHERE image = i.id)"
+            " (SELECT coalesce(max(number) + 1, 0) FROM column WHERE image = i.id)"
             " FROM image i LEFT JOIN round r ON r.image = i.id WHERE i.id = ?",
             (image,),
         )
