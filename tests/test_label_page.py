@@ -429,6 +429,30 @@ def test_what_a_closed_page_left_behind_is_sent_by_the_next(desk):
     assert desk.page.evaluate("Object.keys(localStorage).filter(key => key.includes('queue')).length") == 0
 
 
+def test_a_reload_with_votes_on_the_way_loses_none(desk):
+    desk.page.route("**/actions", lambda route: route.abort())
+    desk.click(0)
+    for vote in "12345":
+        desk.press(vote, "ArrowRight")
+    desk.page.wait_for_selector("#notice:not([hidden])")
+    time.sleep(1.2)  # the next attempt is far enough off not to come before the reload
+    desk.page.unroute("**/actions")
+    desk.reload()
+    assert desk.votes() == {k: k for k in range(5)} == desk.server.votes(desk.name)
+    assert desk.server.told(desk.name) == [("vote", k, k) for k in range(5)]
+
+
+def test_a_full_storage_is_told_and_the_votes_are_sent(desk):
+    desk.page.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') } }")
+    desk.page.route("**/actions", lambda route: route.abort())
+    desk.click(0)
+    desk.press("1")
+    desk.until("document.getElementById('notice').textContent.startsWith('The storage of this browser is full')")
+    desk.page.unroute("**/actions")
+    assert desk.agrees() and desk.votes() == {0: 0}
+    assert not desk.page.is_visible("#notice")
+
+
 def test_an_answer_that_is_lost_is_asked_for_again_and_counts_once(desk):
     lost = []
 

@@ -8,7 +8,10 @@
 
 const PREFIX = "contextem.queue.";
 const PAUSES = [300, 600, 1200, 2500, 5000]; // ms between attempts
+const LEAVING = 1500; // ms
 const BATCH = { items: 200, columns: 100_000 };
+
+const FULL = "The storage of this browser is full: leave the page open until all is saved.";
 
 /**
  * @typedef {{do: string, columns?: number[], class?: number | null, column?: number, row?: number, col?: number,
@@ -31,6 +34,7 @@ export class Queue {
     /** @type {Kept} */
     this.kept = JSON.parse(storage.getItem(PREFIX + client)) ?? { expert, next: 1, sent: null, waiting: [] };
     this.busy = null;
+    this.full = false;
     this.wake = () => {};
     hold(PREFIX + client);
     addEventListener("online", () => this.wake());
@@ -141,12 +145,18 @@ export class Queue {
   }
 
   #keep() {
-    if (this.pending) this.storage.setItem(PREFIX + this.client, JSON.stringify(this.kept));
-    else this.storage.removeItem(PREFIX + this.client);
+    if (!this.pending) return this.storage.removeItem(PREFIX + this.client);
+    try {
+      this.storage.setItem(PREFIX + this.client, JSON.stringify(this.kept));
+      this.full = false;
+    } catch {
+      this.full = true;
+    }
   }
 
   #tell(trouble) {
-    this.ends.changed({ pending: this.pending, trouble });
+    const unkept = this.full && this.pending ? FULL : null;
+    this.ends.changed({ pending: this.pending, trouble: unkept ?? trouble });
   }
 }
 
@@ -172,7 +182,9 @@ const isFinal = (status) => status >= 400 && status < 500 && ![401, 403, 408, 42
 
 function reason({ status, message }) {
   if (status === 401 || status === 403) return `Open your invitation link again: ${message}. Your votes are kept.`;
-  return status === 0 ? "No answer from the server. Your votes are kept in this browser." : `Not saved yet: ${message}.`;
+  return status === 0
+    ? "No answer from the server. Your votes are kept in this browser."
+    : `Not saved yet: ${message}.`;
 }
 
 /** Random name of a client (`crypto.randomUUID` is for pages of https and of this machine only). */
@@ -185,7 +197,15 @@ function hold(name) {
   navigator.locks?.request(name, { ifAvailable: true }, (lock) => lock && new Promise(() => {}));
 }
 
-/** Whether no tab lives that holds a queue; without locks (http on a network) there is taken to be one tab. */
+/**
+ * Whether no tab lives that holds a queue; a page that is being left may take a moment to let go of it.  Without locks
+ * (http on a network) there is taken to be one tab.
+ */
 async function isFree(name) {
-  return navigator.locks ? navigator.locks.request(name, { ifAvailable: true }, (lock) => lock !== null) : true;
+  try {
+    await navigator.locks?.request(name, { signal: AbortSignal.timeout(LEAVING) }, () => {});
+    return true;
+  } catch {
+    return false;
+  }
 }

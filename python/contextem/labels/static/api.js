@@ -70,8 +70,8 @@ export const act = (image, batch) => send(`/api/images/${image}/actions`, batch)
  * @typedef {{number: number[], row: number[], column: number[], class: string[], votes: number[],
  *   agreement: (number | null)[], status: string[], [shares: string]: any[]}} Labels
  * @typedef {{value: number | null, interval_95: (number | null)[]}} Estimate
- * @typedef {{experts: {id: number, name: string, quality?: number | null, votes?: number}[], confusion?: number[][][][],
- *   krippendorff_alpha?: Estimate, fleiss_kappa?: Estimate}} Agreement
+ * @typedef {{experts: {id: number, name: string, quality?: number | null, votes?: number}[],
+ *   confusion?: number[][][][], krippendorff_alpha?: Estimate, fleiss_kappa?: Estimate}} Agreement
  */
 
 // The chair's:
@@ -89,8 +89,7 @@ export const experts = () => json("/api/experts");
 export const invite = (name, renew) => send("/api/experts", { name, role: "expert", renew });
 
 /** @param {number} image @param {number} column @param {number | null} label null leaves it to the votes */
-export const decide = (image, column, label) =>
-  send(`/api/images/${image}/adjudicate`, { column, class: label });
+export const decide = (image, column, label) => send(`/api/images/${image}/adjudicate`, { column, class: label });
 
 /** @param {number} image @param {object} settings kept with the votes */
 export const close = (image, settings) => send(`/api/images/${image}/close`, settings);

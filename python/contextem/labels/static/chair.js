@@ -133,7 +133,10 @@ class Chair {
     said.textContent = text;
     said.classList.remove("quiet");
     said.getAnimations().forEach((animation) => animation.cancel());
-    said.animate([{ opacity: 1 }, { opacity: 1, offset: 0.85 }, { opacity: 0 }], { duration: 3500, fill: "forwards" });
+    said.animate([{ opacity: 1 }, { opacity: 1, offset: 0.85 }, { opacity: 0 }], {
+      duration: 3500,
+      fill: "forwards",
+    });
   }
 
   #show() {
@@ -281,6 +284,7 @@ try {
   document.body.dataset.ready = "true";
 } catch (failure) {
   element("notice").hidden = false;
-  element("notice").textContent = failure.status === 401 ? "Open this page by your invitation link." : failure.message;
+  element("notice").textContent =
+    failure.status === 401 ? "Open this page by your invitation link." : failure.message;
   if (!(failure instanceof api.Failure)) throw failure;
 }

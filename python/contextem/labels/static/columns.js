@@ -1,8 +1,8 @@
 /**
  * The columns of an image: positions and own votes in typed arrays, and a grid to find them by place.
  *
- * A column is known by its index here, which never changes, and by its number at the server; one that was just added has
- * a number below zero until the server has given it one.
+ * A column is known by its index here, which never changes, and by its number at the server; one that was just added
+ * has a number below zero until the server has given it one.
  */
 
 /** Vote of a column that has none. */
@@ -138,7 +138,10 @@ export class Columns {
     }
   }
 
-  /** Call with the index of every column in a box. @param {{left: number, top: number, right: number, bottom: number}} box */
+  /**
+   * @param {{left: number, top: number, right: number, bottom: number}} box
+   * @param {(index: number) => void} visit called with each column in it
+   */
   each({ left, top, right, bottom }, visit) {
     const { cell, rows, columns, starts, items, originX, originY } = this.#index();
     const clamp = (at, most) => Math.min(Math.max(at, 0), most);
@@ -199,7 +202,10 @@ export class Columns {
   #index() {
     if (this.grid) return this.grid;
     const here = [];
-    const [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
+    const [low, high] = [
+      [Infinity, Infinity],
+      [-Infinity, -Infinity],
+    ];
     for (let k = 0; k < this.count; k++) {
       if (!this.present[k]) continue;
       here.push(k);

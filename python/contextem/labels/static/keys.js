@@ -22,9 +22,20 @@ export const HELP = [
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const TOOLS = { s: "select", b: "box", l: "lasso", p: "paint", a: "add", m: "move" };
 const COMMANDS = {
-  " ": "next", u: "undo", d: "remove", Delete: "remove", Backspace: "withdraw", v: "toggleVotes", "+": "zoomIn",
-  "=": "zoomIn", "-": "zoomOut", f: "fit", Escape: "stop", Enter: "enter", "?": "help",
-}; // prettier-ignore
+  " ": "next",
+  u: "undo",
+  d: "remove",
+  Delete: "remove",
+  Backspace: "withdraw",
+  v: "toggleVotes",
+  "+": "zoomIn",
+  "=": "zoomIn",
+  "-": "zoomOut",
+  f: "fit",
+  Escape: "stop",
+  Enter: "enter",
+  "?": "help",
+};
 
 /**
  * Let keys do what there are commands for.

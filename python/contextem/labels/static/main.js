@@ -156,7 +156,9 @@ class Page {
       this.#approach(index);
       return this.say(`${this.#which([index])}${this.#state([index])}`, true);
     }
-    this.say(this.columns.voted === this.columns.total ? "Every column has a vote. Thank you!" : "No other column is left.");
+    this.say(
+      this.columns.voted === this.columns.total ? "Every column has a vote. Thank you!" : "No other column is left.",
+    );
   }
 
   /** Go to the nearest column in a direction, or to the one in the middle if there is no current one. */
@@ -194,7 +196,9 @@ class Page {
       button.setAttribute("aria-pressed", String(button.dataset.toolButton === name));
     }
     const chosen = document.querySelector(`[data-tool-button=${name}]`);
-    this.say(name === "paint" ? `Paint: each click votes ${this.#name(this.armed)}.` : `${chosen.title.split(" (")[0]}.`);
+    this.say(
+      name === "paint" ? `Paint: each click votes ${this.#name(this.armed)}.` : `${chosen.title.split(" (")[0]}.`,
+    );
     this.#refresh();
   }
 
@@ -236,7 +240,11 @@ class Page {
     said.textContent = text;
     said.classList.toggle("quiet", quiet);
     said.getAnimations().forEach((animation) => animation.cancel());
-    if (!quiet) said.animate([{ opacity: 1 }, { opacity: 1, offset: 0.85 }, { opacity: 0 }], { duration: 3500, fill: "forwards" });
+    if (!quiet)
+      said.animate([{ opacity: 1 }, { opacity: 1, offset: 0.85 }, { opacity: 0 }], {
+        duration: 3500,
+        fill: "forwards",
+      });
   }
 
   redraw() {
@@ -250,7 +258,8 @@ class Page {
   #answered(image, item, result) {
     if (item.do === "add" && result.column !== undefined) this.columns.rename(item.as, result.column);
     const number = this.columns.ids[this.current];
-    if (this.current >= 0 && number === (item.do === "add" ? result.column : item.column)) this.closeup.show(image, number);
+    if (this.current >= 0 && number === (item.do === "add" ? result.column : item.column))
+      this.closeup.show(image, number);
     if (result.refused) this.say(`Not done: ${result.refused}`);
     this.stale ||= Boolean(result.refused || item.unseen);
     if (this.stale && this.queue) this.#reload(result.refused ? null : "Undone.");
@@ -312,7 +321,11 @@ class Page {
 
   #refresh() {
     const { tally, voted, total, label } = this.columns;
-    this.showClasses(tally, this.tools.name === "paint" ? this.armed : -1, this.current < 0 ? NONE : label[this.current]);
+    this.showClasses(
+      tally,
+      this.tools.name === "paint" ? this.armed : -1,
+      this.current < 0 ? NONE : label[this.current],
+    );
     showProgress(voted, total);
     const { selection } = this.columns;
     const one = this.current < 0 ? "No column" : capital(this.#which([this.current]));
@@ -331,7 +344,11 @@ class Page {
       element("marks").focus();
     });
     const colours = [...me.colours, PAPER];
-    const classes = this.classes.map((name, at) => ({ name, colour: colours[at], key: String((at + 1) % this.classes.length) }));
+    const classes = this.classes.map((name, at) => ({
+      name,
+      colour: colours[at],
+      key: String((at + 1) % this.classes.length),
+    }));
     this.showClasses = classButtons(classes, (label) => this.vote(label));
     toneControls((tones) => this.stage.tone(tones));
     element("votes-seen").addEventListener("change", (event) => {
@@ -369,7 +386,6 @@ class Page {
       pan: (x, y) => this.stage.look(() => this.view.pan(x, y)),
     });
   }
-
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);

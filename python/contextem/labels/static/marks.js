@@ -97,8 +97,16 @@ export class Marks {
 
   #make(name, radius) {
     if (name === "selected") return stampOf(SELECTED, PAPER, radius, 1.4, 0.95);
-    if (name === NONE) return stampOf(UNVOTED, PAPER, Math.max(radius, 2.4 * devicePixelRatio), 1, radius < 5 * devicePixelRatio ? 0.6 : 0.85);
-    if (radius < DOTS_BELOW * devicePixelRatio) return stampOf({ ...SHAPES[0] }, this.colours[name], 1.5 * radius, 0.6, 1);
+    if (name === NONE)
+      return stampOf(
+        UNVOTED,
+        PAPER,
+        Math.max(radius, 2.4 * devicePixelRatio),
+        1,
+        radius < 5 * devicePixelRatio ? 0.6 : 0.85,
+      );
+    if (radius < DOTS_BELOW * devicePixelRatio)
+      return stampOf({ ...SHAPES[0] }, this.colours[name], 1.5 * radius, 0.6, 1);
     return stampOf(this.shapes[name], this.colours[name], radius, 2, 1);
   }
 }
@@ -135,7 +143,8 @@ function print(pixels, wide, { across, down, colours }, indices, view, columns) 
   const { x, y } = columns;
   const { scale, shiftX, shiftY } = view;
   for (const index of indices) {
-    const at = (Math.round(y[index] * scale) + shiftY + MARGIN) * wide + Math.round(x[index] * scale) + shiftX + MARGIN;
+    const at =
+      (Math.round(y[index] * scale) + shiftY + MARGIN) * wide + Math.round(x[index] * scale) + shiftX + MARGIN;
     for (let k = 0; k < offsets.length; k++) {
       const place = at + offsets[k];
       const under = pixels[place];

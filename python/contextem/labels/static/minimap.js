@@ -46,7 +46,12 @@ export class Minimap {
   #frame(view, width, height, ratio) {
     const { left, top, right, bottom } = view.box();
     const within = (at, most) => Math.min(Math.max(at * this.scale, 0), most);
-    const [x, y, endX, endY] = [within(left, width), within(top, height), within(right, width), within(bottom, height)];
+    const [x, y, endX, endY] = [
+      within(left, width),
+      within(top, height),
+      within(right, width),
+      within(bottom, height),
+    ];
     const { context } = this;
     context.fillStyle = "rgb(11 13 16 / 0.55)";
     context.beginPath();

@@ -7,13 +7,17 @@ const LENGTHS = [1, 2, 5];
 /**
  * @param {CanvasRenderingContext2D} context
  * @param {import("./view.js").View} view
- * @param {{ring: [number, number, number] | null, outline: [number, number][] | null, aim: [number, number] | null}} what
+ * @param {{ring: [number, number, number] | null, outline?: [number, number][] | null,
+ *   aim?: [number, number] | null}} what
  *   ring: x, y, radius in device px; outline: corners in the image; aim: where a column would be added, device px
  */
 export function draw(context, view, { ring, outline, aim }) {
   const ratio = devicePixelRatio;
   if (outline?.length > 1) {
-    trace(context, outline.map(([x, y]) => view.toScreen(x, y)));
+    trace(
+      context,
+      outline.map(([x, y]) => view.toScreen(x, y)),
+    );
     context.fillStyle = "rgb(244 246 248 / 0.1)";
     context.fill();
     both(context, 1.5 * ratio, [6 * ratio, 4 * ratio]);
@@ -32,7 +36,12 @@ export function draw(context, view, { ring, outline, aim }) {
     const [x, y] = aim;
     const [near, far] = [4 * ratio, 12 * ratio];
     context.beginPath();
-    for (const [across, down] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    for (const [across, down] of [
+      [1, 0],
+      [-1, 0],
+      [0, 1],
+      [0, -1],
+    ]) {
       context.moveTo(x + near * across, y + near * down);
       context.lineTo(x + far * across, y + far * down);
     }

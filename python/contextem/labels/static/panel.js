@@ -25,7 +25,8 @@ export function glyph(label, colour, size = 18) {
   const picture = document.createElementNS(SVG, "svg");
   const shape = document.createElementNS(SVG, "path");
   const { path, filled } = SHAPES[label];
-  const set = (target, attributes) => Object.entries(attributes).forEach(([name, value]) => target.setAttribute(name, value));
+  const set = (target, attributes) =>
+    Object.entries(attributes).forEach(([name, value]) => target.setAttribute(name, value));
   set(picture, { viewBox: "-1.5 -1.5 3 3", width: size, height: size, "aria-hidden": "true" });
   set(shape, { d: path, fill: filled ? colour : "none", stroke: filled ? "none" : colour, "stroke-width": 0.34 });
   set(shape, { "stroke-linejoin": "round", "stroke-linecap": "round" });
@@ -45,7 +46,12 @@ export function classButtons(classes, vote) {
   const buttons = classes.map(({ name, colour, key }, label) => {
     const count = make("span", { class: "count" });
     const button = make("button", { type: "button", class: "class", "aria-keyshortcuts": key });
-    button.append(make("kbd", { "aria-hidden": "true" }, key), glyph(label, colour), make("span", {}, spoken(name)), count);
+    button.append(
+      make("kbd", { "aria-hidden": "true" }, key),
+      glyph(label, colour),
+      make("span", {}, spoken(name)),
+      count,
+    );
     button.addEventListener("click", () => vote(label));
     return { button, count };
   });
@@ -83,14 +89,24 @@ export function toneControls(changed) {
   map.replaceChildren(...maps.map((name) => make("option", { value: name }, name)));
   const tell = () => {
     if (Number(white.value) <= Number(black.value)) white.value = Math.min(255, Number(black.value) + 1);
-    const tones = { black: Number(black.value), white: Number(white.value), gamma: 2 ** Number(gamma.value), map: map.value };
+    const tones = {
+      black: Number(black.value),
+      white: Number(white.value),
+      gamma: 2 ** Number(gamma.value),
+      map: map.value,
+    };
     element("gamma-value").textContent = tones.gamma.toFixed(2);
     element("black-value").textContent = black.value;
     element("white-value").textContent = white.value;
     changed(tones);
   };
   const reset = () => {
-    [black.value, white.value, gamma.value, map.value] = [plain.black, plain.white, Math.log2(plain.gamma), plain.map];
+    [black.value, white.value, gamma.value, map.value] = [
+      plain.black,
+      plain.white,
+      Math.log2(plain.gamma),
+      plain.map,
+    ];
     tell();
   };
   controls.forEach((control) => control.addEventListener("input", tell));

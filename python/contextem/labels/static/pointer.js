@@ -1,5 +1,5 @@
 /**
- * Mouse, pen and fingers on the canvas, as gestures: wheel and pinch zoom, two fingers pan, one pointer drags or clicks.
+ * Mouse, pen and fingers on the canvas, as gestures: wheel and pinch zoom, two fingers pan, one drags or clicks.
  *
  * What a drag or a click is for, the tool says that is told of it.
  */

@@ -1,4 +1,4 @@
-/** An image with marks on its columns, that can be looked around in: what the pages of experts and of the chair share. */
+/** An image with marks on its columns, that can be looked around in: what the pages of experts and chair share. */
 
 import { Columns } from "./columns.js";
 import { Marks } from "./marks.js";
@@ -16,8 +16,8 @@ const SCALE_BAR = 180; // CSS px, at most
 export class Stage {
   /**
    * @param {string[]} colours of the classes
-   * @param {() => {ring?: number | null, outline?: [number, number][] | null, aim?: [number, number] | null}} over tells
-   *   what lies over the marks: index of the column that has the ring, and the rest as `overlay.draw` takes it
+   * @param {() => {ring?: number | null, outline?: [number, number][] | null, aim?: [number, number] | null}} over
+   *   tells what lies over the marks: index of the column that has the ring, and the rest as `overlay.draw` takes it
    */
   constructor(colours, over = () => ({})) {
     this.over = over;
@@ -106,7 +106,9 @@ export class Stage {
 
   #resize() {
     const { clientWidth, clientHeight } = element("stage");
-    const [width, height] = [clientWidth, clientHeight].map((length) => Math.max(1, Math.round(length * devicePixelRatio)));
+    const [width, height] = [clientWidth, clientHeight].map((length) =>
+      Math.max(1, Math.round(length * devicePixelRatio)),
+    );
     for (const id of ["picture", "marks"]) Object.assign(element(id), { width, height });
     this.view.resize(width, height, TOOLS * devicePixelRatio);
     this.draw();

@@ -17,12 +17,22 @@ export function showExperts(experts, agreement, image) {
     .filter(({ role }) => role === "expert")
     .map(({ id, name, voted }) => {
       const done = voted[image.id] ?? 0;
-      const bar = make("progress", { max: Math.max(image.columns, 1), value: done, "aria-label": `progress of ${name}` });
-      const cells = [make("td", {}, bar), make("td", {}, number.format(done)), make("td", {}, digits(quality.get(id)))];
+      const bar = make("progress", {
+        max: Math.max(image.columns, 1),
+        value: done,
+        "aria-label": `progress of ${name}`,
+      });
+      const cells = [
+        make("td", {}, bar),
+        make("td", {}, number.format(done)),
+        make("td", {}, digits(quality.get(id))),
+      ];
       return make("tr", {}, make("th", { scope: "row" }, name), ...cells);
     });
   const heads = ["expert", "", "votes", "quality"].map((text) => make("th", { scope: "col" }, text));
-  const body = rows.length ? rows : [make("tr", {}, make("td", { colspan: "4", class: "hint" }, "Nobody is invited yet."))];
+  const body = rows.length
+    ? rows
+    : [make("tr", {}, make("td", { colspan: "4", class: "hint" }, "Nobody is invited yet."))];
   element("experts").replaceChildren(make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body));
 }
 
@@ -66,7 +76,10 @@ export function showConfusion({ experts, confusion }, [one, other], classes, col
     return make("tr", {}, first, ...cells);
   });
   const corner = make("td", {});
-  table.replaceChildren(make("thead", {}, make("tr", {}, corner, ...classes.map((_, k) => head(k)))), make("tbody", {}, ...rows));
+  table.replaceChildren(
+    make("thead", {}, make("tr", {}, corner, ...classes.map((_, k) => head(k)))),
+    make("tbody", {}, ...rows),
+  );
 }
 
 /**
@@ -79,8 +92,12 @@ export function showConfusion({ experts, confusion }, [one, other], classes, col
 export function showDisputed(indices, labels, { classes, colours, current, choose }) {
   element("disputed-title").textContent = `Disputed · ${number.format(indices.length)}`;
   const items = indices.slice(0, MOST).map((index) => {
-    const shares = classes.map((name, label) => ({ label, share: labels[name][index] })).filter(({ share }) => share > 0);
-    const told = shares.map(({ label, share }) => `${spoken(classes[label])} ${Math.round(100 * share)} %`).join(", ");
+    const shares = classes
+      .map((name, label) => ({ label, share: labels[name][index] }))
+      .filter(({ share }) => share > 0);
+    const told = shares
+      .map(({ label, share }) => `${spoken(classes[label])} ${Math.round(100 * share)} %`)
+      .join(", ");
     const bar = make("span", { class: "shares", "aria-hidden": "true" });
     for (const { label, share } of shares) {
       const part = make("i", {}, glyph(label, "#0b0d10", 12));
@@ -90,7 +107,11 @@ export function showDisputed(indices, labels, { classes, colours, current, choos
     }
     const name = `column ${labels.number[index]}: ${told}`;
     const button = make("button", { type: "button", "aria-label": name, "aria-pressed": String(index === current) });
-    button.append(make("span", {}, String(labels.number[index])), bar, make("span", { class: "count" }, `${labels.votes[index]}`));
+    button.append(
+      make("span", {}, String(labels.number[index])),
+      bar,
+      make("span", { class: "count" }, `${labels.votes[index]}`),
+    );
     button.addEventListener("click", () => choose(index));
     return make("li", {}, button);
   });

@@ -1,8 +1,8 @@
 /**
  * The image as a pyramid of tiles: those in sight are loaded, coloured, drawn and, the longest unused first, forgotten.
  *
- * Tile (level, row, column) covers 512 * 2^level px from 512 * 2^level * (row, column) on.  Where one is still to come, a
- * part of a coarser one stands in for it.
+ * Tile (level, row, column) covers 512 * 2^level px from 512 * 2^level * (row, column) on.  Where one is still to come,
+ * a part of a coarser one stands in for it.
  */
 
 import * as api from "./api.js";
@@ -82,7 +82,13 @@ export class Tiles {
 
   #get(level, row, column) {
     const name = `${level}/${row}/${column}`;
-    const tile = this.kept.get(name) ?? { place: [level, row, column], grey: null, bitmap: null, version: -1, state: "new" };
+    const tile = this.kept.get(name) ?? {
+      place: [level, row, column],
+      grey: null,
+      bitmap: null,
+      version: -1,
+      state: "new",
+    };
     this.kept.delete(name);
     this.kept.set(name, tile);
     if (tile.state === "new") this.wanted.push(tile);
@@ -150,7 +156,10 @@ export class Tiles {
   }
 }
 
-/** @typedef {{place: number[], grey: object | null, bitmap: ImageBitmap | null, version: number, state: string}} Tile */
+/**
+ * @typedef {{place: number[], grey: {width: number, height: number, levels: Uint8Array} | null,
+ *   bitmap: ImageBitmap | null, version: number, state: "new" | "loading" | "ready" | "failed"}} Tile
+ */
 
 async function greyLevels(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });

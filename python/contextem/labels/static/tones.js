@@ -34,6 +34,8 @@ const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at 
 function mix(anchors, share) {
   const at = share * (anchors.length - 1);
   const lower = Math.min(Math.floor(at), anchors.length - 2);
-  const [red, green, blue] = anchors[lower].map((from, k) => Math.round(from + (anchors[lower + 1][k] - from) * (at - lower)));
+  const [red, green, blue] = anchors[lower].map((from, k) =>
+    Math.round(from + (anchors[lower + 1][k] - from) * (at - lower)),
+  );
   return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0; // little endian, as all that run browsers are
 }

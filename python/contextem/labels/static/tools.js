@@ -1,4 +1,4 @@
-/** What a click and a drag do, tool by tool.  Shift drags a box and alt a lasso whatever the tool; touch keeps to tools. */
+/** What a click and a drag do, tool by tool.  Shift drags a box and alt a lasso whatever the tool. */
 
 const NEAR = 0.75; // of the spacing: a click farther from all columns means none
 const FINGER = 22; // CSS px that a click may be off
@@ -85,4 +85,9 @@ export class Tools {
   }
 }
 
-const corners = ([left, top], [right, bottom]) => [[left, top], [right, top], [right, bottom], [left, bottom]];
+const corners = ([left, top], [right, bottom]) => [
+  [left, top],
+  [right, top],
+  [right, bottom],
+  [left, bottom],
+];

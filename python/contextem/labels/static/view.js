@@ -23,7 +23,7 @@ export class View {
     this.imageHeight = 1;
   }
 
-  /** @param {number} width @param {number} height @param {number} inset device px of the canvas, and of it left to tools */
+  /** @param {number} width @param {number} height @param {number} inset device px of the canvas, and left to tools */
   resize(width, height, inset) {
     const middle = this.toImage(this.width / 2, this.height / 2);
     const whole = this.scale === this.fitting;
@@ -81,7 +81,8 @@ export class View {
   reveal(x, y) {
     const [left, top] = this.toScreen(x, y);
     const move = (at, screen, start, length) => {
-      if (at < MARGIN * screen) return Math.min(MARGIN * screen - at, Math.max(BEYOND * screen - start, -Math.min(at, 0)));
+      if (at < MARGIN * screen)
+        return Math.min(MARGIN * screen - at, Math.max(BEYOND * screen - start, -Math.min(at, 0)));
       const over = at - (1 - MARGIN) * screen;
       return over > 0 ? -Math.min(over, Math.max(start + length - (1 - BEYOND) * screen, at - screen, 0)) : 0;
     };
