@@ -443,7 +443,9 @@ def test_a_reload_with_votes_on_the_way_loses_none(desk):
 
 
 def test_a_full_storage_is_told_and_the_votes_are_sent(desk):
-    desk.page.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') } }")
+    desk.page.evaluate(
+        "() => { Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') } }"
+    )
     desk.page.route("**/actions", lambda route: route.abort())
     desk.click(0)
     desk.press("1")
