@@ -1,4 +1,4 @@
-"""contextem classify | demo | simulate | train | evaluate | info: the package from the shell.
+"""contextem classify | demo | simulate | train | evaluate | info | label: the package from the shell.
 
 Every failure that is the input's ends with one sentence and exit status 2; nothing is left half-written.
 """
@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from contextem import __version__
+from contextem._options import context_options, read_micrograph
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from contextem.model import Model
     from contextem.sidecar import Settings
 
-F = TypeVar("F", bound=Callable[..., Any])
 ENDINGS = (".columns.csv", ".overlay.png", ".summary.json")
 EXPORTS = {
     "parquet": ".columns.parquet",
@@ -59,6 +59,16 @@ class _InputError(click.ClickException):
 class _Sentences(click.Group):
     """Turns the package's own errors into one sentence on stderr and exit status 2."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "label"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "label":
+            from contextem.labels.commands import label
+
+            return label
+        return super().get_command(ctx, cmd_name)
+
     def invoke(self, ctx: click.Context) -> Any:
         def show(message: Warning | str, *_: Any, **__: Any) -> None:
             click.echo(f"Warning: {message}", err=True)
@@ -82,34 +92,6 @@ def _sentence(error: Exception) -> str:
 @click.version_option(__version__, prog_name="contextem")
 def main() -> None:
     """Classify the atomic columns of 1H MX2 monolayers in annular-dark-field STEM images."""
-
-
-def context_options(command: F) -> F:
-    """Add the options that say what the specimen is and how it was recorded."""
-    options = [
-        click.option("--host", help="Formula of the host monolayer, such as WSe2."),
-        click.option("--dopant", "dopants", multiple=True, help="Element on metal sites; repeat for several."),
-        click.option("--energy-kev", type=float, help="Beam energy in keV; taken from the file where it holds one."),
-        click.option(
-            "--detector", help="HAADF, MAADF, or ADF for lower angles; taken from the file where it names one."
-        ),
-        click.option("--inner", type=float, help="Inner collection semi-angle of the detector in mrad."),
-        click.option("--outer", type=float, help="Outer collection semi-angle of the detector in mrad."),
-        click.option(
-            "--lattice-constant",
-            type=float,
-            help="In-plane lattice constant of the host in Å, if it is not a known host.",
-        ),
-        click.option(
-            "--context",
-            "context_file",
-            type=click.Path(path_type=Path),
-            help="YAML file with what is not given as options; it stands before those beside the files.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @main.command(epilog=SIDECAR_HELP)
@@ -321,7 +303,7 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
     from contextem.scan import correct_scan
 
     context = settings.context()
-    micrograph = _read_micrograph(file, settings, context.lattice_constant, run.frames)
+    micrograph = read_micrograph(file, settings, context.lattice_constant, run.frames)
     if ask:
         micrograph = _ask_recording(micrograph)
     _require_recording(micrograph, file)
@@ -333,7 +315,7 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
         if said.sampling == "estimate":  # one scan, one sampling
             said = replace(said, sampling=micrograph.sampling)
             said = replace(said, origin={**said.origin, "sampling": micrograph.provenance["sampling"]})
-        others.append(_read_micrograph(other, said, context.lattice_constant, ()))
+        others.append(read_micrograph(other, said, context.lattice_constant, ()))
     result = classify_micrograph(
         [micrograph, *others] if others else micrograph,
         context,
@@ -342,26 +324,6 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
         estimate_angles=run.estimate_angles,
     )
     return f"{file.name}: {_describe(result, micrograph)}\n{_write_results(result, micrograph, run, file)}"
-
-
-def _read_micrograph(file: Path, settings: Settings, lattice_constant: float, frames: tuple[Path, ...]) -> Micrograph:
-    """Read a file, or average the frames of a series, as the settings tell, with the provenance that is theirs."""
-    from contextem.micrograph import read, read_series
-    from contextem.series import average
-
-    said: dict[str, Any] = {
-        "sampling": settings.sampling,
-        "energy": settings.energy,
-        "detector": settings.detector,
-        "signal": settings.signal,
-        "lattice_constant": lattice_constant if settings.sampling == "estimate" else None,
-    }
-    micrograph = average(read_series(frames, **said)) if frames else read(file, frame=settings.frame, **said)
-    provenance = {
-        name: text.replace("user", settings.origin[name], 1) if text.startswith("user") else text
-        for name, text in micrograph.provenance.items()
-    }
-    return replace(micrograph, provenance=provenance)
 
 
 def _require_recording(micrograph: Micrograph, file: Path) -> None:
