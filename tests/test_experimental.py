@@ -63,7 +63,7 @@ def test_columns_found(results, name, way, capsys):
 
 
 def test_both_detectors_together_are_better_than_either_alone(results, capsys):
-    """On the mean of the three fields; of the Ti fields both together are a little below the lower-angle image alone."""
+    """On the mean of the three fields; in the Ti fields both are a little below the lower-angle image alone."""
     f1 = {way: [results[name, way][2].macro_f1 for name in NAMES] for way in ("HAADF", "ADF", "both")}
     with capsys.disabled():
         print()

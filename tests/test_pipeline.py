@@ -199,3 +199,22 @@ def test_what_the_model_never_saw_is_refused_or_warned_of(simulated):
         ctm.classify(simulated.micrograph, ctm.Context("MoS2", "V", energy=80e3, detector="LAADF"))
     with pytest.warns(UserWarning, match="not trained on Pd"):
         ctm.classify(simulated.micrograph, ctm.Context("MoS2", "Pd", energy=80e3, detector="HAADF"))
+
+
+@pytest.mark.parametrize("factor", [1 / np.sqrt(3), np.sqrt(3)])
+def test_a_sampling_off_by_the_root_of_three_is_refused(factor):
+    """Every third site of the true lattice makes a lattice too, or the true one is every third of another."""
+    made = simulate_micrograph(
+        "WSe2", "Cr", 80e3, ctm.Detector("HAADF", 70, 200), 6, ranges=REFERENCE, sampling=0.25, dose=8000.0, size=80.0
+    )
+    wrong = ctm.Micrograph(made.micrograph.data, 0.25 * factor)
+    with pytest.raises(ValueError, match=r"^sampling: expected about 0\.2[45]\d* Å/px"):
+        ctm.classify(wrong, made.context)
+
+
+@pytest.mark.experimental
+@pytest.mark.parametrize("sampling", [0.22, 0.24, 0.3, 0.5, 0.6])
+def test_a_real_image_at_the_sampling_of_another_lattice_is_refused(sampling, experimental_data):
+    micrograph = ctm.read(experimental_data / "ti_wse2_field11_haadf.dm4", sampling=sampling, detector="HAADF")
+    with pytest.raises(ValueError, match=r"^sampling: expected about 0\.39\d* Å/px, at which the spectrum"):
+        ctm.classify(micrograph, ctm.Context("WSe2", "Ti", energy=80e3))

@@ -17,13 +17,15 @@ from contextem.columns import Columns, find_columns
 from contextem.context import Context
 from contextem.detectors import combine, strangers, superimpose
 from contextem.evidence import gather
-from contextem.micrograph import Micrograph
+from contextem.micrograph import Micrograph, estimate_sampling
 from contextem.model import Model, load_model
 from contextem.series import average_by_detector
 from contextem.sites import sublattice_posteriors
 
 TOLD_OF_MODEL = ("name", "version", "defect_shares")
 """What goes into the provenance of what a model has dealt with."""
+ANOTHER = 0.15
+"""Relative difference of the sampling stated and that by the spectrum beyond which columns are on another lattice."""
 FAR_OFF = 0.05
 """Relative difference of the sampling stated and that by the lattice from which on sampling and host are doubted."""
 MANY = 0.1
@@ -96,7 +98,8 @@ def classify(
             )
     contexts = _contexts(given, context)
     images, contexts = average_by_detector(given, contexts)
-    columns = find_columns(superimpose(images), context) if columns is None else columns
+    own = columns is not None
+    columns = _find(images, context) if columns is None else columns
     calibration = calibrate(columns, context.lattice_constant, images[0].sampling)
     told = [
         gather(image, columns, calibration, each, model, by_image=estimate_angles, device=device)
@@ -112,6 +115,8 @@ def classify(
     judged = complete & ~between & ~contaminated
     doubts = _doubts(unknown[judged], sublattices) if not misfits else ()  # they would follow from misfits
     remarks = list(dict.fromkeys([*misfits, *_misfit_of_sampling(calibration, context), *strangers(images), *doubts]))
+    if remarks and not own:
+        _check_spectrum(images[0], context)
     for remark in remarks:
         warnings.warn(remark, stacklevel=2)
     return Classification(
@@ -144,6 +149,31 @@ def classify(
             "contextem_version": __version__,
         },
     )
+
+
+def _find(images: Sequence[Micrograph], context: Context) -> Columns:
+    """Find columns; where there are none the spectrum may tell why."""
+    try:
+        return find_columns(superimpose(images), context)
+    except ValueError:
+        _check_spectrum(images[0], context)
+        raise
+
+
+def _check_spectrum(micrograph: Micrograph, context: Context) -> None:
+    """Raise ValueError if the spectrum shows another lattice than the one on which columns were found.
+
+    At a sampling off by the square root of 3, every third site of the true lattice makes one of the host's size.
+    """
+    try:
+        sampling = estimate_sampling(micrograph.data, context.lattice_constant)
+    except ValueError:
+        return  # no lattice stands out of this spectrum
+    if abs(sampling / micrograph.sampling - 1.0) > ANOTHER:
+        raise ValueError(
+            f"sampling: expected about {sampling:.4g} Å/px, at which the spectrum of the image is that of "
+            f"{context.host}, got {micrograph.sampling:.4g}; correct it, have it estimated, or check the host"
+        )
 
 
 def _misfit_of_sampling(calibration: Calibration, context: Context) -> Iterator[str]:
