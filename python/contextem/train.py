@@ -118,6 +118,10 @@ class LabelledColumns:
         """Return the columns of chosen images, (I,) bool."""
         return self._part(np.flatnonzero(chosen[self.image]), chosen)
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> LabelledColumns:
+        """Return chosen columns, (N,) bool, with all images."""
+        return self._part(np.flatnonzero(chosen), np.ones(len(self.dose), bool))
+
     def few(self, per_class: int, seed: int) -> LabelledColumns:
         """Return at most `per_class` columns of each class and image, drawn at random, for training."""
         starts = np.searchsorted(self.image, np.arange(len(self.dose) + 1))
