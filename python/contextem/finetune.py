@@ -47,7 +47,7 @@ from contextem.train import calibrate as calibrate_model
 
 NO_CLASS = -1
 """Label of a column on which experts did not agree."""
-SIMULATED_IMAGES = 60
+SIMULATED_IMAGES = 200
 """Simulated images: six of ten are trained on, two calibrate, two are for testing."""
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 6, 256, 3e-4
 """Passes over the columns, columns of a step, and largest step size: a tenth of that of training."""
@@ -286,6 +286,11 @@ class FineTuned:
     held_out: tuple[Scores, Scores]
     simulated: tuple[Scores, Scores] | None
 
+    def save(self, folder: Path) -> None:
+        """Write the model as `Model.save` does: all files or, where it is interrupted, none."""
+        with whole_folder(folder) as temporary:
+            self.model.save(temporary)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the scores before and after as plain values that JSON can hold."""
         pairs = {"held_out": self.held_out} | ({} if self.simulated is None else {"simulated": self.simulated})
@@ -412,12 +417,6 @@ def fine_tune(
         },
     )
     return result
-
-
-def save_fine_tuned(tuned: FineTuned, folder: Path) -> None:
-    """Write the model as `Model.save` does: all files or, where it is interrupted, none."""
-    with whole_folder(folder) as temporary:
-        tuned.model.save(temporary)
 
 
 @dataclass(frozen=True, eq=False)
