@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import contextem as ctm
 from contextem import finetune
+from contextem.attention import ModelConfig
 from contextem.cli import main
 from contextem.columns import CLASSES, Columns
+from contextem.contrast import own_and_near
 from contextem.labels.actions import Vote
 from contextem.labels.votes import VoteStore
 from contextem.model import Model, load_model
@@ -91,12 +93,11 @@ def store(field, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def damaged():
-    """The packaged model, its word on double vacancies and dopants pulled towards X2 and metal."""
+    """The packaged model, with what it asks a column for each class disturbed."""
     model = load_model()
     with torch.no_grad():
         classes = model.network.classes
-        classes[4] += 0.6 * (classes[2] - classes[4])
-        classes[1] += 0.6 * (classes[0] - classes[1])
+        classes += 0.5 * torch.randn(classes.shape, generator=torch.Generator().manual_seed(0))
     return model
 
 
@@ -216,10 +217,24 @@ def test_the_image_beyond_the_reach_tells_nothing_of_a_column(field, store):
         micrograph = replace(image.micrograph, data=data)
         columns = Columns(image.positions, field.columns.sublattice)
         seen.append(finetune.measure(micrograph, columns, lattice, model.config).contrast)
-    left = image.positions[:, 1] * image.micrograph.sampling < 30.0 - reach - 0.5
-    assert 200 < left.sum()
-    np.testing.assert_allclose(seen[0][left], seen[1][left], rtol=1e-4, atol=1e-4)
-    assert np.abs(seen[0] - seen[1])[~left].max() > 0.1
+    places = image.positions * image.micrograph.sampling
+    inner = ((places > reach) & (places < 60.0 - reach)).all(axis=1)  # with all nine neighbours
+    left = inner & (places[:, 1] < 30.0 - reach - 0.5)
+    assert left.sum() > 100
+    before, after = map(alone, seen)
+    np.testing.assert_allclose(before[left], after[left], atol=1e-4)
+    assert np.abs(before - after)[inner & ~left].max() > 0.1
+
+
+def alone(contrast):
+    """Features of a column and the nine next to it, without offset and gain, which the surroundings set."""
+    own, near = own_and_near(ModelConfig().basis)
+    part = contrast[:, own.start : near.stop].astype(float)
+    middle, radial = own.stop - 1, near.start
+    levelled = [0, *range(radial + 6, radial + 9), radial, radial + 9, *range(radial + 15, radial + 21)]
+    part[:, levelled] -= part[:, [middle]]
+    part[:, middle] = 0.0
+    return part / np.linalg.norm(part[:, 1:middle], axis=1, keepdims=True)
 
 
 # Fine-tuning
@@ -257,13 +272,36 @@ def test_the_packaged_model_loses_nothing(store):
     assert tuned.held_out[1].accuracy > tuned.held_out[0].accuracy - 0.01
 
 
+def test_the_classifier_of_the_paper_is_tuned_too(store):
+    before = load_model("paper")
+    tuned = finetune.fine_tune(before, finetune.read_labels(store[0]), images=10, epochs=1, workers=1)
+    assert tuned.model.config == before.config
+    assert tuned.held_out[1].accuracy > tuned.held_out[0].accuracy - 0.02
+    assert tuned.model.unknown_below == -np.inf
+
+
+@given(st.integers(10, 60), st.integers(0, 1000))
+def test_every_other_simulated_image_is_of_a_labelled_specimen_in_each_part(images, seed):
+    context = ctm.Context("MoS2", ("V", "Re"), 81e3, "ADF")
+    image = finetune.LabelledMicrograph("a", "b", None, context, *[np.zeros(0)] * 4)
+    model = Model(None, {"training": {"hosts": ["WS2"], "dopants": ["Cr"], "conditions": ["200 keV HAADF"]}})
+    sources = finetune.simulated_sources(finetune.LabelSet("", "", 2, (image,)), model, images, seed)
+    own = {("MoS2", dopant, 80e3, "MAADF") for dopant in ("V", "Re")}
+    said = [(each.host, each.dopant, each.energy, each.detector) for each in sources]
+    assert set(said[::2]) == own
+    assert set(said[1::2]) == {("WS2", "Cr", 200e3, "HAADF")}
+    split = finetune.split_by_seed(sources)
+    for part in (split.training, split.validation, split.test):
+        assert {each.host for each in part} == {"MoS2", "WS2"}
+
+
 def test_without_simulated_images_images_are_held_out_whole(field, damaged, tmp_path):
     made_store(tmp_path / "labels.db", field, simulated(5))
     labels = finetune.read_labels(tmp_path / "labels.db")
-    tuned = finetune.fine_tune(damaged, labels, simulated=0.0, epochs=3)
+    tuned = finetune.fine_tune(damaged, labels, simulated=0.0, epochs=30)
     assert tuned.simulated is None
     assert tuned.held_out[1].macro_f1 > tuned.held_out[0].macro_f1
-    second = finetune.score_labels(damaged, labels).by_image["field 1"].support.sum()
+    second = finetune.score_labels(load_model(), labels).by_image["field 1"].support.sum()
     assert tuned.held_out[0].support.sum() == pytest.approx(second, rel=0.05)
     for name in ("unknown_below", "usual_familiarity", "misfit_below"):
         assert tuned.model.info[name] == damaged.info[name]
@@ -347,6 +385,7 @@ def test_commands(store, tmp_path, monkeypatch):
         (("train", tmp_path, "--labels", path, "-o", tmp_path / "other"), "--labels: expected without DATA"),
         (("train", "--from", tmp_path / "tuned", "-o", tmp_path / "other"), "--from: expected together with --labels"),
         (("train", "--labels", path, "--quorum", 9, "-o", tmp_path / "other"), "expected at least one column"),
+        (("evaluate", "--labels", path, "--data", tmp_path), "--labels: expected without --data"),
         (("evaluate", "--labels", tmp_path / "none.db"), "expected a store of votes, found no file"),
         (("evaluate", "--labels", path, "--rule", "loudest"), "--rule"),
     ]

@@ -763,6 +763,8 @@ def evaluate(
         _evaluate_unknown(model_folder, 12 * images, workers)
         return
     if labels is not None:
+        if data is not None:
+            raise ValueError(f"--labels: expected without --data, got {data}; score against one after the other")
         _evaluate_labels(model_folder, labels, rule, quorum, output)
         return
     from contextem.evaluate import predict_test_images, report

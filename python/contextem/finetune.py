@@ -4,7 +4,8 @@
 
 The classes of a column are its shares of the votes.  Simulated columns are mixed in, of the same specimens and of all
 the model has been trained on, so that nothing is forgotten.  Held out is every second image or, of a single one, the
-right half: no patch, with those of the neighbours that are looked at beside it, overlaps one that is trained on.
+right half, clear of the left one: no patch of a column or of the nine next to it, which are looked at too, overlaps one
+of the other half.  Only offset and gain of the brightness come from farther away.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from contextem._output import whole_folder
 from contextem.calibration import calibrate
-from contextem.columns import CLASSES, Columns
+from contextem.columns import CLASSES, Columns, find_columns
 from contextem.context import ENERGIES, Context
 from contextem.evidence import gather
 from contextem.labels.votes import RULES, SAME_COLUMN, ImageInfo, VoteStore, labels_text
@@ -30,7 +31,7 @@ from contextem.micrograph import Micrograph
 from contextem.model import Model
 from contextem.neighbours import SECOND_NEIGHBOURS
 from contextem.pipeline import classify
-from contextem.scores import Scores, pair_columns, score
+from contextem.scores import Scores, match_columns, pair_columns, score
 from contextem.simulate.dataset import Recipe
 from contextem.simulate.structures import host_of
 from contextem.train import (
@@ -426,7 +427,7 @@ class MeasuredLabels:
     Attributes
     ----------
     columns : LabelledColumns
-        N columns of one image; those without a class have no weight.
+        N columns, each grain an image; those without a class have no weight.
     shares : (N, 5) float64
         Shares of the votes.
     positions : (N, 2) float64
@@ -442,14 +443,26 @@ class MeasuredLabels:
 
 
 def _measure(labelled: LabelledMicrograph, model: Model) -> MeasuredLabels:
-    """Measure a labelled micrograph as `contextem.classify` would where its columns are given."""
-    columns, stated = Columns(labelled.positions), labelled.context
-    calibration = calibrate(columns, stated.lattice_constant, labelled.micrograph.sampling)
-    context = gather(labelled.micrograph, columns, calibration, stated, model).context
-    contrast, complete, around = measure(
-        labelled.micrograph, columns, context.lattice_constant, model.config, calibration.scale
+    """Measure a labelled micrograph as `contextem.classify` does, but where experts see the columns.
+
+    Columns are found first: those that experts left out are neighbours too, and the lattice tells sublattices and
+    grains.  What is not found would never be classified, and is not measured.
+    """
+    micrograph, stated = labelled.micrograph, labelled.context
+    columns = find_columns(micrograph, stated)
+    found, known = match_columns(columns.positions, labelled.positions, SAME_COLUMN / micrograph.sampling)
+    positions, labels = columns.positions.copy(), np.full(len(columns), NO_CLASS)
+    shares = np.zeros((len(columns), len(CLASSES)))
+    positions[found], labels[found], shares[found] = (
+        each[known] for each in (labelled.positions, labelled.labels, labelled.shares)
     )
-    labels = labelled.labels[complete]
+    columns = Columns(positions, columns.sublattice, columns.observed, columns.grain)
+    calibration = calibrate(columns, stated.lattice_constant, micrograph.sampling)
+    context = gather(micrograph, columns, calibration, stated, model).context
+    contrast, complete, around = measure(micrograph, columns, context.lattice_constant, model.config, calibration.scale)
+    labels = labels[complete]
+    grains, grain = np.unique(columns.grain[complete], return_inverse=True)
+    n = len(grains)  # sites are decided on in each grain, as if it were an image of its own
     same, other = around.surroundings(complete)
     assert context.detector is not None and context.energy is not None
     measured = LabelledColumns(
@@ -459,17 +472,17 @@ def _measure(labelled: LabelledMicrograph, model: Model) -> MeasuredLabels:
         same=same,
         other=other,
         side=around.side[complete],
-        image=np.zeros(len(labels), np.int64),
-        intensities=context.vector("intensities")[None],
-        context=context.vector("roles")[None],
-        composition=context.vector("composition")[None],
-        case=np.array([f"{context.host}:{','.join(context.dopants)}"]),
-        condition=np.array([f"{context.energy / 1e3:g} keV {context.detector.name}"]),
-        dose=np.array([np.nan]),
+        image=grain.astype(np.int64),
+        intensities=np.tile(context.vector("intensities"), (n, 1)),
+        context=np.tile(context.vector("roles"), (n, 1)),
+        composition=np.tile(context.vector("composition"), (n, 1)),
+        case=np.full(n, f"{context.host}:{','.join(context.dopants)}"),
+        condition=np.full(n, f"{context.energy / 1e3:g} keV {context.detector.name}"),
+        dose=np.full(n, np.nan),
     )
     reach = (model.config.patch_radius + SECOND_NEIGHBOURS) * context.lattice_constant
-    positions = labelled.positions[complete] @ np.linalg.inv(calibration.scale).T
-    return MeasuredLabels(measured, labelled.shares[complete], positions, reach)
+    in_specimen = positions[complete] @ np.linalg.inv(calibration.scale).T
+    return MeasuredLabels(measured, shares[complete], in_specimen, reach)
 
 
 def halves(
