@@ -263,6 +263,7 @@ def test_a_damaged_model_gets_better_on_what_is_held_out_and_forgets_nothing(sto
     assert sum(facts["held_out"].values()) == after.support.sum()
     assert facts["scores"]["held_out"]["after"]["macro_f1"] == after.macro_f1
     assert again.info["name"].endswith("fine-tuned")
+    assert again.info["version"] == ctm.__version__
     assert finetune.score_labels(again, labels).scores.macro_f1 > finetune.score_labels(damaged, labels).scores.macro_f1
 
 

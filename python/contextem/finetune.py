@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem import __version__
 from contextem._output import whole_folder
 from contextem.calibration import calibrate
 from contextem.columns import CLASSES, Columns, find_columns
@@ -249,6 +250,24 @@ def score_labels(model: Model, labels: LabelSet) -> LabelScores:
     Returns
     -------
     LabelScores
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from contextem.examples import demo_micrograph
+    >>> from contextem.labels.actions import Vote
+    >>> from contextem.model import load_model
+    >>> demo = demo_micrograph()
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "labels.db"
+    ...     with VoteStore(path) as store:
+    ...         image = store.add_image(demo.micrograph, Columns(demo.positions), demo.context.to_dict(), "demo")
+    ...         expert = store.expert_of(store.add_expert("Ada"))
+    ...         votes = [Vote(tuple(np.flatnonzero(demo.labels == k).tolist()), k) for k in range(len(CLASSES))]
+    ...         receipt = store.cast(image, expert, "tablet", 1, votes)
+    ...     labels = read_labels(path, quorum=1)
+    >>> score_labels(load_model(), labels).scores.macro_f1 > 0.9
+    True
     """
     parts = []
     for each in labels.images:
@@ -393,7 +412,7 @@ def fine_tune(
         start=model,
         shares=shares,
     )
-    if test is not None:  # what is unknown is set by the simulated columns alone: whatever experts labelled is known
+    if test is not None:  # simulated columns have said what is unknown; temperature and sites are set by both
         calibrate_model(tuned, _mixed(validation, held_out, simulated), unknown=False)
     tuned = Model(tuned.network, {**model.info, **tuned.info})
     result = FineTuned(
@@ -403,6 +422,7 @@ def fine_tune(
         None if test is None else _before_and_after(model, tuned, test),
     )
     tuned.info.update(
+        version=__version__,
         name=f"{model.info.get('name', 'unnamed')}, fine-tuned",
         training=_training_facts(model, labels),
         labels=labels.facts()
