@@ -25,11 +25,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
+from contextem._options import RULE_NAMES
 from contextem.cli import main
 from contextem.columns import CLASSES, Columns
 from contextem.examples import demo_micrograph
 from contextem.labels import server
-from contextem.labels.commands import RULE_NAMES
 from contextem.labels.guard import BODY
 from contextem.labels.server import create_app
 from contextem.labels.tiles import SIDE

@@ -225,6 +225,21 @@ def test_columns_of_chosen_images_keep_all_that_is_theirs(chosen):
         np.testing.assert_array_equal(part.contrast[after[after >= 0]], columns.contrast[before[before >= 0]])
 
 
+def test_columns_put_together_are_those_of_the_parts_and_come_apart_again():
+    parts = [drawn(0, images=2), drawn(1, images=3)]
+    whole = training.concatenate(parts)
+    first = np.arange(5) < 2
+    for part, images in zip(parts, (first, ~first), strict=True):
+        again = whole.of_images(images)
+        for each in fields(part):
+            np.testing.assert_array_equal(getattr(again, each.name), getattr(part, each.name))
+    chosen = np.arange(len(whole)) % 3 == 0
+    some = whole.of_columns(chosen)
+    np.testing.assert_array_equal(some.contrast, whole.contrast[chosen])
+    np.testing.assert_array_equal(some.image, whole.image[chosen])
+    assert len(some.dose) == 5
+
+
 def test_few_columns_of_each_class_stand_for_all():
     columns = drawn()
     few = columns.few(3, seed=1)

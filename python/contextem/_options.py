@@ -1,4 +1,4 @@
-"""Options of several commands: what the specimen is, how it was recorded, and which image of a file is meant."""
+"""Options of several commands: the specimen, its recording, which image of a file is meant, and whose labels count."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from contextem.sidecar import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+RULE_NAMES = ("majority", "unanimity", "dawid-skene")
+"""Those of `contextem.labels.votes.RULES`, which takes too long to import for a line of help."""
 
 
 def context_options(command: F) -> F:
@@ -42,6 +45,26 @@ def context_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def rule_options(command: F) -> F:
+    """Add the options that say how votes become labels."""
+    rule = click.option(
+        "--rule", type=click.Choice(RULE_NAMES), default="majority", show_default=True, help="What votes come to."
+    )
+    quorum = click.option(
+        "--quorum", type=click.IntRange(1), default=2, show_default=True, help="Least votes of a label."
+    )
+    return rule(quorum(command))
+
+
+def label_options(told: str) -> Callable[[F], F]:
+    """Return what adds the options that name a store of votes, told of in these words, and say how they are counted."""
+
+    def add(command: F) -> F:
+        return click.option("--labels", type=click.Path(path_type=Path), help=told)(rule_options(command))
+
+    return add
 
 
 def read_micrograph(

@@ -41,3 +41,21 @@ def whole_file(path: str | os.PathLike[str], *, overwrite: bool = True) -> Itera
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder whose files go into `path` when the block ends without an error, and vanish otherwise.
+
+    Parameters
+    ----------
+    path : path-like
+        Made if it is not there; files of the same names are replaced.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        yield Path(name)
+        target.mkdir(exist_ok=True)
+        for file in sorted(Path(name).iterdir()):
+            os.replace(file, target / file.name)

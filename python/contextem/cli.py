@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem import __version__
-from contextem._options import context_options, read_micrograph
+from contextem._options import context_options, label_options, read_micrograph
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -39,6 +39,8 @@ EXPORTS = {
 }
 """Endings of further files, by the name of their format."""
 REPORT = ".report.html"
+LABEL_SCORES = "label_scores.json"
+"""File for scores against the labels of experts."""
 SIDECAR_HELP = """\b
 A YAML file has some of these lines, in keV, mrad and Å/px, and fractions, lattice_constant, signal, frame:
   host: WSe2
@@ -589,7 +591,7 @@ def simulate(
 @click.option(
     "--images", type=click.IntRange(5), default=10, show_default=True, help="Micrographs of each case and condition."
 )
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the columns; 10 by default, 6 with --labels.")
 @click.option(
     "--model",
     "kind",
@@ -597,6 +599,20 @@ def simulate(
     default="lattice",
     show_default=True,
     help="The classifier of this package, with those it is compared with beside it; or that of the paper alone.",
+)
+@label_options("Instead: fine-tune a model on what experts agree on in this store of `contextem label`.")
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    help="Folder of the model that is fine-tuned with --labels; the packaged one by default.",
+)
+@click.option(
+    "--simulated",
+    type=click.FloatRange(0.0, 1.0, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Share of simulated columns among those of --labels, so that nothing is forgotten.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Processes that simulate and measure; one a core by default.")
@@ -607,8 +623,13 @@ def train(
     data: Path | None,
     preset: str,
     images: int,
-    epochs: int,
+    epochs: int | None,
     kind: str,
+    labels: Path | None,
+    rule: str,
+    quorum: int,
+    start: Path | None,
+    simulated: float,
     seed: int,
     workers: int | None,
     device: str,
@@ -618,8 +639,22 @@ def train(
     """Train the classifier, the same without context, and that of the paper, on DATA or simulated on the fly.
 
     Every fifth image is kept for testing.  Writes weights, accuracy curves (PNG, CSV) and what `evaluate` needs.
+
+    With --labels, a model is fine-tuned on the labels of every second image, or of the left half of a single one, and
+    scored on the others before and after.
     """
     _refuse_existing([output / "model.json"], overwrite)
+    if labels is not None:
+        if data is not None:
+            raise ValueError(
+                f"--labels: expected without DATA, got {data}; simulated images are mixed in by themselves"
+            )
+        options: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+        options |= {"simulated": simulated, "seed": seed, "workers": workers, "device": device}
+        _fine_tune(labels, rule, quorum, start, output, options)
+        return
+    if start is not None:
+        raise ValueError("--from: expected together with --labels, got none; give a store of votes or leave it out")
     from contextem.attention import PAPER
     from contextem.train import train_models
 
@@ -628,13 +663,23 @@ def train(
         data,
         preset=preset,
         images=images,
-        epochs=epochs,
+        epochs=epochs or 10,
         seed=seed,
         workers=workers,
         device=device,
         configs={"paper": PAPER} if kind == "paper" else None,
     )
     click.echo(f"wrote {output}; `contextem evaluate {output}` scores it")
+
+
+def _fine_tune(labels: Path, rule: str, quorum: int, start: Path | None, output: Path, options: dict[str, Any]) -> None:
+    """Fine-tune a model on a store of votes, write it and tell what it is worth."""
+    from contextem.finetune import fine_tune, read_labels
+    from contextem.model import load_model
+
+    tuned = fine_tune(load_model(start), read_labels(labels, rule, quorum), **options)
+    tuned.save(output)
+    click.echo(f"{tuned.table()}\nwrote {output}; `contextem classify --model {output}` uses it")
 
 
 @main.command()
@@ -690,6 +735,7 @@ def train(
     is_flag=True,
     help="Instead: see how well adatoms, grain boundaries, second layers and wrong hosts are told from known columns.",
 )
+@label_options("Instead: score against what experts agree on in this store of `contextem label`.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the scores (JSON), a model card and figures."
 )
@@ -705,17 +751,25 @@ def evaluate(
     reference: Path | None,
     trials: int | None,
     unknown: bool,
+    labels: Path | None,
+    rule: str,
+    quorum: int,
     output: Path | None,
 ) -> None:
     """Score a model (the packaged one by default) on test images, beside the same classifier without context."""
+    if output is not None and output.is_file():
+        raise FileExistsError(f"--output: expected a folder, got the file {output}; choose another one with -o")
     if unknown:
         _evaluate_unknown(model_folder, 12 * images, workers)
+        return
+    if labels is not None:
+        if data is not None:
+            raise ValueError(f"--labels: expected without --data, got {data}; score against one after the other")
+        _evaluate_labels(model_folder, labels, rule, quorum, output)
         return
     from contextem.evaluate import predict_test_images, report
     from contextem.scores import score_predictions
 
-    if output is not None and output.is_file():
-        raise FileExistsError(f"--output: expected a folder, got the file {output}; choose another one with -o")
     if baselines:
         import sklearn  # noqa: F401  (says at once that it is missing)
     predictions = predict_test_images(
@@ -761,6 +815,21 @@ def evaluate(
     facts = {"model": json.loads((folder / "model.json").read_text(encoding="utf-8")), "test": test}
     written = write_report(output, predictions, facts=facts, near_z=near_z, model_folder=folder, **sets)
     click.echo(f"wrote {', '.join(map(str, written))}")
+
+
+def _evaluate_labels(model_folder: Path | None, labels: Path, rule: str, quorum: int, output: Path | None) -> None:
+    from contextem._output import whole_file
+    from contextem.finetune import read_labels, score_labels
+    from contextem.model import load_model
+
+    label_set = read_labels(labels, rule, quorum)
+    scores = score_labels(load_model(model_folder), label_set)
+    click.echo(scores.table())
+    if output is not None:
+        with whole_file(output / LABEL_SCORES) as temporary:
+            told = {"labels": label_set.facts(), "scores": scores.to_dict()}
+            temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        click.echo(f"wrote {output / LABEL_SCORES}")
 
 
 def _evaluate_unknown(model_folder: Path | None, images: int, workers: int | None) -> None:

@@ -17,7 +17,10 @@ from scipy.spatial import cKDTree
 SURROUNDINGS = 30
 """Columns of each sublattice that stand for the surroundings of a column."""
 
-_FIRST, _SECOND = 0.85, 1.3  # lattice constants within which the three and the six nearest columns stand
+SECOND_NEIGHBOURS = 1.3
+"""Lattice constants within which the six next nearest columns stand."""
+
+_FIRST = 0.85  # the same for the three nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ def neighbourhood(
         there = (near < n) & (near != mine[:, None])
         opposite = there & (sides[np.where(there, near, 0)] != side)
         first[mine] = _leading(near, opposite & (distance[mine] < _FIRST * lattice_constant), 3)
-        second[mine] = _leading(near, there & ~opposite & (distance[mine] < _SECOND * lattice_constant), 6)
+        second[mine] = _leading(near, there & ~opposite & (distance[mine] < SECOND_NEIGHBOURS * lattice_constant), 6)
         for table, theirs in ((same, side), (other, 1 - side)):
             members = np.flatnonzero(complete & (sides == theirs))
             if len(members) == 0:

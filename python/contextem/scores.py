@@ -6,7 +6,7 @@ Any number of classifiers stand beside each other: what each says of the columns
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -358,6 +358,36 @@ def match_columns(
     return index[mutual], nearest_label[mutual].astype(np.int64)
 
 
+class Paired(NamedTuple):
+    """Columns of a classification and known ones, K pairs of them.
+
+    Attributes
+    ----------
+    found, known : (K,) int
+        Indices into both, of columns whose patch lies inside the image.
+    missed : (M,) bool
+        Known columns without partner where patches fit into the image.
+    extra : (N,) bool
+        Columns of the classification without partner whose patch lies inside the image.
+    """
+
+    found: NDArray[np.int64]
+    known: NDArray[np.int64]
+    missed: NDArray[np.bool_]
+    extra: NDArray[np.bool_]
+
+
+def pair_columns(result: Classification, positions: NDArray[np.float64], *, tolerance: float) -> Paired:
+    """Pair the columns of a classification with known ones; arguments as for `score_columns`."""
+    found, known = match_columns(result.positions, positions, tolerance / result.sampling)
+    low, high = result.positions[result.complete].min(axis=0), result.positions[result.complete].max(axis=0)
+    missed = ((positions >= low) & (positions <= high)).all(axis=1)
+    extra = result.complete.copy()
+    missed[known] = extra[found] = False
+    kept = result.complete[found]
+    return Paired(found[kept], known[kept], missed, extra)
+
+
 def score_columns(
     result: Classification,
     positions: NDArray[np.float64],
@@ -381,14 +411,8 @@ def score_columns(
     count_extra : bool
         Whether a column without partner is wrong; set to False where the truth is known not to list all.
     """
-    found, known = match_columns(result.positions, positions, tolerance / result.sampling)
-    low, high = result.positions[result.complete].min(axis=0), result.positions[result.complete].max(axis=0)
-    inside = ((positions >= low) & (positions <= high)).all(axis=1)
-    kept = result.complete[found]
-    partnered, listed = np.zeros(len(result), bool), np.zeros(len(labels), bool)
-    partnered[found], listed[known] = True, True
-    found, known = found[kept], known[kept]
-    matched = score(result.probabilities[found], labels[known])
-    missed = np.bincount(labels[inside & ~listed], minlength=len(CLASSES))
-    extra = np.bincount(result.labels[result.complete & ~partnered], minlength=len(CLASSES))
-    return Scores(matched.confusion, matched.entropy, missed, extra if count_extra else np.zeros_like(extra))
+    paired = pair_columns(result, positions, tolerance=tolerance)
+    missed = np.bincount(labels[paired.missed], minlength=len(CLASSES))
+    extra = np.bincount(result.labels[paired.extra & count_extra], minlength=len(CLASSES))
+    scores = score(result.probabilities[paired.found], labels[paired.known])
+    return replace(scores, missed=missed, extra=extra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -117,6 +118,10 @@ class LabelledColumns:
         """Return the columns of chosen images, (I,) bool."""
         return self._part(np.flatnonzero(chosen[self.image]), chosen)
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> LabelledColumns:
+        """Return chosen columns, (N,) bool, with all images."""
+        return self._part(np.flatnonzero(chosen), np.ones(len(self.dose), bool))
+
     def few(self, per_class: int, seed: int) -> LabelledColumns:
         """Return at most `per_class` columns of each class and image, drawn at random, for training."""
         starts = np.searchsorted(self.image, np.arange(len(self.dose) + 1))
@@ -174,7 +179,20 @@ def few_of_each(
     return np.concatenate([part[:per_class] for part in parts]), np.concatenate(weights)
 
 
-def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int | None) -> tuple[Any, ...]:
+def concatenate(parts: Sequence[LabelledColumns]) -> LabelledColumns:
+    """Return the columns of all parts, each with images of its own, the K of their surroundings being the same."""
+    columns: dict[str, Any] = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(LabelledColumns)
+    }
+    counts, images = [len(part) for part in parts], [len(part.dose) for part in parts]
+    columns["image"] += np.repeat(np.cumsum([0, *images[:-1]]), counts)
+    start = np.repeat(np.cumsum([0, *counts[:-1]]), counts)[:, None]
+    for name in ("same", "other"):
+        columns[name] = np.where(columns[name] >= 0, columns[name] + start, -1).astype(np.int32)
+    return LabelledColumns(**columns)
+
+
+def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int | None) -> LabelledColumns:
     simulated = SimulatedMicrograph.load(source) if isinstance(source, Path) else source.simulate()
     seed = int(simulated.conditions["seed"])
     context = stated_context(simulated.context, np.random.default_rng([seed, 13]))
@@ -184,19 +202,20 @@ def _measure_source(source: Recipe | Path, config: ModelConfig, per_class: int |
         chosen, weight = few_of_each(labels, per_class, np.random.default_rng([seed, 11]))
         contrast, labels, side = contrast[chosen], labels[chosen], side[chosen]
         same = other = np.zeros((len(labels), 0), np.int32)
-    return (
-        contrast,
-        labels,
-        weight,
-        same,
-        other,
-        side,
-        context.vector("intensities"),
-        context.vector("roles"),
-        context.vector("composition"),
-        simulated.case,
-        simulated.condition,
-        float(simulated.conditions["dose"]),
+    return LabelledColumns(
+        contrast=contrast,
+        labels=labels,
+        weight=weight,
+        same=same,
+        other=other,
+        side=side,
+        image=np.zeros(len(labels), np.int64),
+        intensities=context.vector("intensities")[None],
+        context=context.vector("roles")[None],
+        composition=context.vector("composition")[None],
+        case=np.array([simulated.case]),
+        condition=np.array([simulated.condition]),
+        dose=np.array([float(simulated.conditions["dose"])]),
     )
 
 
@@ -230,7 +249,11 @@ def split_sources(data: Path | None, preset: str, images: int, seed: int, ranges
     >>> len(split.training), len(split.validation), len(split.test)
     (576, 192, 192)
     """
-    sources: list[Recipe | Path] = list(recipes(preset, images, seed, ranges=ranges) if data is None else stored(data))
+    return split_by_seed(recipes(preset, images, seed, ranges=ranges) if data is None else stored(data))
+
+
+def split_by_seed(sources: Sequence[Recipe | Path]) -> Split:
+    """Split simulated micrographs by the last digit of their seeds: see `FOLDS`."""
     split = Split([], [], [])
     for source in sources:
         fold = seed_of(source) % FOLDS
@@ -263,20 +286,7 @@ def measure_sources(
         Of the progress bar.
     """
     task = partial(_measure_source, config=config, per_class=per_class)
-    rows = each_image(task, sources, workers=workers, label=label)
-    names = [f.name for f in fields(LabelledColumns) if f.name != "image"]
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    counts = [len(part) for part in columns["labels"]]
-    starts = np.cumsum([0, *counts[:-1]])
-    for name in ("same", "other"):
-        columns[name] = tuple(
-            np.where(part >= 0, part + start, -1).astype(np.int32)
-            for part, start in zip(columns[name], starts, strict=True)
-        )
-    joined: dict[str, Any] = {
-        name: np.concatenate(parts) if name in OF_COLUMNS else np.asarray(parts) for name, parts in columns.items()
-    }
-    return LabelledColumns(image=np.repeat(np.arange(len(rows)), counts), **joined)
+    return concatenate(each_image(task, sources, workers=workers, label=label))
 
 
 def train(
@@ -293,6 +303,8 @@ def train(
     device: str = "cpu",
     label: str = "training",
     unknown: bool = True,
+    start: Model | None = None,
+    shares: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[Model, Curves]:
     """Train and calibrate a classifier.
 
@@ -313,6 +325,10 @@ def train(
         Of the progress bar.
     unknown : bool
         Whether to learn to tell unknown columns too; without it training takes half the time.
+    start : Model, optional
+        Of this `config`, to go on from; it stays as it is.  By default weights are drawn at random.
+    shares : (N, 5), optional
+        How likely each training column is of each class; by default it is surely of that of its label.
 
     Returns
     -------
@@ -320,13 +336,17 @@ def train(
         Training accuracy is taken with dropout, as it passes, which is why test accuracy can lie above it.
     """
     torch.manual_seed(seed)
-    network = build_classifier(config)
-    features = len(network.mean)
-    network.mean.copy_(torch.from_numpy(training.contrast[:, :features].mean(axis=0)))
-    network.scale.copy_(torch.from_numpy(training.contrast[:, :features].std(axis=0)).clamp_min(1e-6))
+    if start is None:
+        network = build_classifier(config)
+        features = len(network.mean)
+        network.mean.copy_(torch.from_numpy(training.contrast[:, :features].mean(axis=0)))
+        network.scale.copy_(torch.from_numpy(training.contrast[:, :features].std(axis=0)).clamp_min(1e-6))
+    else:
+        network = deepcopy(start.network)
     network.to(device)
     contrast = torch.from_numpy(training.contrast).to(device)
     labels = torch.from_numpy(training.labels).to(device)
+    wanted = labels if shares is None else torch.from_numpy(np.asarray(shares, np.float32)).to(device)
     image = torch.from_numpy(training.image).to(device)
     weight = torch.from_numpy(training.weight / training.weight.mean()).to(device)
     context = torch.from_numpy(training.context_of(config.context)).to(device)
@@ -348,7 +368,7 @@ def train(
             for batch in torch.split(torch.randperm(len(labels), device=device), batch_size):
                 known = contrast[batch], context[image[batch]]
                 logits, familiarity = network(*known)
-                losses = functional.cross_entropy(logits, labels[batch], reduction="none")
+                losses = functional.cross_entropy(logits, wanted[batch], reduction="none")
                 loss = (weight[batch] * losses).mean()
                 if unknown and isinstance(network, LatticeClassifier):
                     loss = loss + FAMILIARITY_SHARE * familiarity_loss(network, *known, familiarity)

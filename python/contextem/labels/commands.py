@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextem._options import context_options, read_micrograph
+from contextem._options import context_options, read_micrograph, rule_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 PORT = 8763
 UNSURE_NAME = "unsure"
 """What a vote is called in tables that is for no class."""
-RULE_NAMES = ("majority", "unanimity", "dawid-skene")
-"""Those of `contextem.labels.votes.RULES`, which takes too long to import for a line of help."""
 
 _store = click.option(
     "--store",
@@ -220,10 +218,7 @@ def import_votes(file: Path, path: Path, name: str, expert: str) -> None:
 @label.command()
 @_store
 @click.option("--image", "names", multiple=True, help="Name of an image; all by default.")
-@click.option(
-    "--rule", type=click.Choice(RULE_NAMES), default="majority", show_default=True, help="What votes come to."
-)
-@click.option("--quorum", type=click.IntRange(1), default=2, show_default=True, help="Least votes of a label.")
+@rule_options
 @click.option(
     "-o",
     "--output",
