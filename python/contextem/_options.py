@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -19,8 +20,68 @@ RULE_NAMES = ("majority", "unanimity", "dawid-skene")
 """Those of `contextem.labels.votes.RULES`, which takes too long to import for a line of help."""
 
 
-def context_options(command: F) -> F:
-    """Add the options that say what the specimen is and how it was recorded."""
+@dataclass(frozen=True)
+class Said:
+    """What the options and the file of --context say of all files."""
+
+    given: Settings
+    shared: Settings
+    angles: tuple[float, float] | None
+    context_file: Path | None
+
+    def of(self, file: Path) -> Settings:
+        """Return what is said of one file, sidecars beside it among that."""
+        from contextem.sidecar import COMMAND_LINE, settings_of
+
+        said = settings_of(file, self.given, self.shared)
+        return said if self.angles is None else said.with_angles(*self.angles, COMMAND_LINE)
+
+
+def file_options(command: F) -> F:
+    """Add the options that say what the specimen is, how it was recorded and which image of a file is meant.
+
+    The command gets them as one argument `said`, a `Said`.
+    """
+
+    @wraps(command)
+    def gathered(
+        *arguments: Any,
+        context_file: Path | None,
+        inner: float | None,
+        outer: float | None,
+        sampling: float | None,
+        estimate_sampling: bool,
+        host: str | None,
+        dopants: tuple[str, ...],
+        energy_kev: float | None,
+        detector: str | None,
+        lattice_constant: float | None,
+        signal: str | None,
+        frame: int | None,
+        **others: Any,
+    ) -> Any:
+        from contextem.sidecar import COMMAND_LINE, Settings, parse_settings, read_settings
+
+        if estimate_sampling and sampling is not None:
+            raise ValueError("--estimate-sampling: expected either it or --sampling, got both; leave one out")
+        if (inner is None) != (outer is None):
+            raise ValueError("--inner: expected together with --outer, got one of them; give both or none")
+        options = {
+            "host": host,
+            "dopants": dopants or None,
+            "energy_kev": energy_kev,
+            "detector": detector,
+            "lattice_constant": lattice_constant,
+            "sampling": "estimate" if estimate_sampling else sampling,
+            "signal": signal,
+            "frame": frame,
+        }
+        given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
+        about = None if context_file is None else f"context file {context_file.name}"
+        shared = Settings() if context_file is None else read_settings(context_file, about)
+        angles = None if inner is None or outer is None else (inner, outer)
+        return command(*arguments, said=Said(given, shared, angles, context_file), **others)
+
     options = [
         click.option("--host", help="Formula of the host monolayer, such as WSe2."),
         click.option("--dopant", "dopants", multiple=True, help="Element on metal sites; repeat for several."),
@@ -41,10 +102,17 @@ def context_options(command: F) -> F:
             type=click.Path(path_type=Path),
             help="YAML file with what is not given as options; it stands before those beside the files.",
         ),
+        click.option("--sampling", type=float, help="Å/px; taken from the file where it holds one."),
+        click.option(
+            "--estimate-sampling", is_flag=True, help="Take the sampling from the FFT and the host's lattice constant."
+        ),
+        click.option("--signal", help="Name or number of the image in a file that holds several."),
+        click.option("--frame", type=int, help="Number of the image in a series, from 0."),
     ]
+    complete: Any = gathered
     for option in reversed(options):
-        command = option(command)
-    return command
+        complete = option(complete)
+    return cast(F, complete)
 
 
 def rule_options(command: F) -> F:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem import __version__
-from contextem._options import context_options, label_options, read_micrograph
+from contextem._options import Said, file_options, label_options, read_micrograph
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -98,13 +98,7 @@ def main() -> None:
 
 @main.command(epilog=SIDECAR_HELP)
 @click.argument("files", nargs=-1, metavar="FILES...", type=click.Path(path_type=Path))
-@context_options
-@click.option("--sampling", type=float, help="Å/px; taken from the file where it holds one.")
-@click.option(
-    "--estimate-sampling", is_flag=True, help="Take the sampling from the FFT and the host's lattice constant."
-)
-@click.option("--signal", help="Name or number of the image in a file that holds several.")
-@click.option("--frame", type=int, help="Number of the image in a series, from 0.")
+@file_options
 @click.option(
     "--model",
     "model_folder",
@@ -148,18 +142,7 @@ def main() -> None:
 @click.option("--skip-existing", is_flag=True, help="Leave out files whose results exist, to go on after a break.")
 def classify(
     files: tuple[Path, ...],
-    host: str | None,
-    dopants: tuple[str, ...],
-    energy_kev: float | None,
-    detector: str | None,
-    inner: float | None,
-    outer: float | None,
-    lattice_constant: float | None,
-    context_file: Path | None,
-    sampling: float | None,
-    estimate_sampling: bool,
-    signal: str | None,
-    frame: int | None,
+    said: Said,
     model_folder: Path | None,
     device: str | None,
     estimate_angles: bool | None,
@@ -181,10 +164,7 @@ def classify(
     contextem.yaml in its folder; the first that tells it counts.
     """
     from contextem.model import load_model
-    from contextem.sidecar import COMMAND_LINE, Settings, parse_settings, read_settings, settings_of
 
-    if estimate_sampling and sampling is not None:
-        raise ValueError("--estimate-sampling: expected either it or --sampling, got both; leave one out")
     if report is not None and not report.endswith(".html"):
         if not Path(report).exists():
             raise ValueError(f"--report: expected a name that ends with .html, or none behind all FILES, got {report}")
@@ -193,36 +173,20 @@ def classify(
         raise ValueError("FILES: expected micrographs or folders of them, got none; name them behind the command")
     if skip_existing and overwrite:
         raise ValueError("--skip-existing: expected either it or --overwrite, got both; leave one out")
-    if (inner is None) != (outer is None):
-        raise ValueError("--inner: expected together with --outer, got one of them; give both or none")
-    options = {
-        "host": host,
-        "dopants": dopants or None,
-        "energy_kev": energy_kev,
-        "detector": detector,
-        "lattice_constant": lattice_constant,
-        "sampling": "estimate" if estimate_sampling else sampling,
-        "signal": signal,
-        "frame": frame,
-    }
-    given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
-    shared = Settings() if context_file is None else read_settings(context_file, f"context file {context_file.name}")
-    chosen = _choose_files(files, context_file, output)
+    chosen = _choose_files(files, said.context_file, output)
     frames: list[Path] = chosen if series else []
     chosen = chosen[:1] if series else chosen
     if len(chosen) > 1:
         for option, single in (("--also", also), ("--report", report not in (None, REPORT))):
             if single:
                 raise ValueError(f"{option}: expected with one of FILES, got {len(chosen)}; classify them one by one")
-    settings = {file: settings_of(file, given, shared) for file in chosen}
-    if inner is not None and outer is not None:
-        settings = {file: said.with_angles(inner, outer, COMMAND_LINE) for file, said in settings.items()}
+    settings = {file: said.of(file) for file in chosen}
     alone = len(chosen) == 1  # then its failure is that of the command, and who waits at a terminal can be asked
     if alone and _at_terminal():
-        settings = {file: _ask_host(said) for file, said in settings.items()}
-    for said in settings.values():
-        said.context()  # what is wrong or missing is told before the first file is classified
-        _check_detectors(said, also)
+        settings = {file: _ask_host(each) for file, each in settings.items()}
+    for each in settings.values():
+        each.context()  # what is wrong or missing is told before the first file is classified
+        _check_detectors(each, also)
     if correct_scan and also:
         raise ValueError(
             "--correct-scan: expected without --also, got both: the images would no longer fit; leave it out"
@@ -243,8 +207,8 @@ def classify(
         _check_folder(output)
     model = load_model(model_folder)
     if alone:
-        for file, said in settings.items():
-            click.echo(_classify_file(file, said, model, run, ask=_at_terminal()))
+        for file, each in settings.items():
+            click.echo(_classify_file(file, each, model, run, ask=_at_terminal()))
     else:
         _classify_files(settings, model, run)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextem._options import context_options, read_micrograph, rule_options
+from contextem._options import Said, file_options, read_micrograph, rule_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,13 +44,7 @@ def label() -> None:
 @label.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @_store
-@context_options
-@click.option("--sampling", type=float, help="Å/px; taken from the file where it holds one.")
-@click.option(
-    "--estimate-sampling", is_flag=True, help="Take the sampling from the FFT and the host's lattice constant."
-)
-@click.option("--signal", help="Name or number of the image in a file that holds several.")
-@click.option("--frame", type=int, help="Number of the image in a series, from 0.")
+@file_options
 @click.option(
     "--columns",
     "tables",
@@ -74,18 +68,7 @@ def label() -> None:
 def serve(
     files: tuple[Path, ...],
     path: Path,
-    host: str | None,
-    dopants: tuple[str, ...],
-    energy_kev: float | None,
-    detector: str | None,
-    inner: float | None,
-    outer: float | None,
-    lattice_constant: float | None,
-    context_file: Path | None,
-    sampling: float | None,
-    estimate_sampling: bool,
-    signal: str | None,
-    frame: int | None,
+    said: Said,
     tables: tuple[Path, ...],
     order: str,
     experts: tuple[str, ...],
@@ -101,36 +84,16 @@ def serve(
     """
     from contextem._extras import needs_extra
     from contextem.labels.votes import VoteStore
-    from contextem.sidecar import COMMAND_LINE, Settings, parse_settings, read_settings, settings_of
 
     with needs_extra("label"):
         from contextem.labels.server import serve as serve_store
 
-    if estimate_sampling and sampling is not None:
-        raise ValueError("--estimate-sampling: expected either it or --sampling, got both; leave one out")
     if tables and len(tables) != len(files):
         raise ValueError(f"--columns: expected one for each of {len(files)} FILES, got {len(tables)}")
-    if (inner is None) != (outer is None):
-        raise ValueError("--inner: expected together with --outer, got one of them; give both or none")
-    options = {
-        "host": host,
-        "dopants": dopants or None,
-        "energy_kev": energy_kev,
-        "detector": detector,
-        "lattice_constant": lattice_constant,
-        "sampling": "estimate" if estimate_sampling else sampling,
-        "signal": signal,
-        "frame": frame,
-    }
-    given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
-    shared = Settings() if context_file is None else read_settings(context_file, f"context file {context_file.name}")
     links: dict[str, str] = {}
     with VoteStore(path) as store:
         for file, table in zip(files, tables or (None,) * len(files), strict=True):
-            said = settings_of(file, given, shared)
-            if inner is not None and outer is not None:
-                said = said.with_angles(inner, outer, COMMAND_LINE)
-            click.echo(_add(store, file, said, table, order))
+            click.echo(_add(store, file, said.of(file), table, order))
         if not store.images():
             raise ValueError(f"FILES: expected at least one micrograph, as there is none in {path} yet, got none")
         known = {each.name: each.role for each in store.experts()}
