@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from contextem import _kernels
 from contextem.grains import Grain, find_grains
 from contextem.growth import FEWEST, SNAP
-from contextem.lattice import average_cells, find_frames, lattice_constant
+from contextem.lattice import Frame, average_cells, find_frames, lattice_constant
 from contextem.micrograph import Micrograph
 from contextem.peaks import Image, Peaks, find_peaks, peak_response
 
@@ -172,8 +172,7 @@ def find_columns(
         )
     if not 0 < tolerance <= 0.2:
         raise ValueError(f"tolerance: expected a fraction above 0, at most 0.2, got {tolerance}")
-    shortest, longest = _expected_range(context)
-    shortest, longest = shortest / (1 + tolerance), longest * (1 + tolerance)
+    shortest, longest = _tolerated_range(context, tolerance)
     guess = float(np.sqrt(shortest * longest)) / micrograph.sampling  # px
     if min(micrograph.shape) < 4 * guess:
         raise ValueError(
@@ -184,8 +183,7 @@ def find_columns(
         f"micrograph: no lattice with a lattice constant of {shortest:.2f} to {longest:.2f} Å is seen at "
         f"{micrograph.sampling:.4g} Å/px; check the sampling and the host"
     )
-    image = _standardised(micrograph.data)
-    frames = find_frames(image, guess, float(np.sqrt(longest / shortest)) - 1)
+    image, frames = lattice_frames(micrograph, context, tolerance)
     if not frames or frames[0].quality < _LEAST_QUALITY:
         raise ValueError(unseen)
     a = lattice_constant(frames[0].basis)
@@ -210,6 +208,27 @@ def find_columns(
     )
 
 
+def lattice_frames(
+    micrograph: Micrograph, context: HasLatticeConstant | None, tolerance: float = 0.1
+) -> tuple[NDArray[np.float32], list[Frame]]:
+    """Return the image of mean 0 and standard deviation 1, and the local lattices in it, the best first.
+
+    Parameters
+    ----------
+    micrograph, context, tolerance
+        As for `find_columns`.
+
+    Returns
+    -------
+    (H, W) float32, list of Frame
+        There may be none.
+    """
+    shortest, longest = _tolerated_range(context, tolerance)
+    guess = float(np.sqrt(shortest * longest)) / micrograph.sampling
+    image = _standardised(micrograph.data)
+    return image, find_frames(image, guess, float(np.sqrt(longest / shortest)) - 1)
+
+
 def _standardised(data: NDArray[Any]) -> NDArray[np.float32]:
     """Image of mean 0 and standard deviation 1: truncated kernels do not cancel a large offset quite."""
     blocks = [slice(start, start + 64) for start in range(0, len(data), 64)]  # rows that stay in the cache
@@ -231,6 +250,12 @@ def _expected_range(context: HasLatticeConstant | None) -> tuple[float, float]:
     if not 0 < a < np.inf:
         raise ValueError(f"context: expected a positive lattice constant in Å, got {a}")
     return float(a), float(a)
+
+
+def _tolerated_range(context: HasLatticeConstant | None, tolerance: float) -> tuple[float, float]:
+    """Shortest and longest lattice constant looked for, Å."""
+    shortest, longest = _expected_range(context)
+    return shortest / (1 + tolerance), longest * (1 + tolerance)
 
 
 @dataclass(frozen=True, eq=False)

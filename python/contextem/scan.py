@@ -23,8 +23,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 from scipy.spatial import cKDTree
 
-from contextem.columns import LATTICE_CONSTANTS, Columns, HasLatticeConstant, find_columns
-from contextem.lattice import average_cells, find_frames, lattice_constant
+from contextem.columns import Columns, HasLatticeConstant, find_columns, lattice_frames
+from contextem.grain_lattices import HEXAGON
+from contextem.lattice import average_cells, lattice_constant
 from contextem.micrograph import Micrograph
 
 MOST_JITTER = 0.2
@@ -134,10 +135,7 @@ def _without_drift(image: NDArray[np.float64], moved: NDArray[np.float64]) -> ND
 
 def _basis(micrograph: Micrograph, context: HasLatticeConstant | None) -> NDArray[np.float64]:
     """Return the site lattice of the best tile."""
-    low, high = LATTICE_CONSTANTS if context is None else (context.lattice_constant,) * 2
-    guess, reach = np.sqrt(low * high) / micrograph.sampling, 1.1 * np.sqrt(high / low) - 1.0
-    data = micrograph.as_float("float32")
-    frames = find_frames(np.asarray((data - data.mean()) / data.std(), np.float32), float(guess), float(reach))
+    _, frames = lattice_frames(micrograph, context)
     if not frames:
         raise ValueError("micrograph: no lattice is seen, so the scan cannot be corrected by it; classify it as it is")
     return frames[0].basis
@@ -217,7 +215,7 @@ def _indices(positions: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray
     turn = np.arctan2(vectors[:, 0], vectors[:, 1])
     offset = np.angle(np.mean(np.exp(6j * turn))) / 6.0
     sector = np.rint((turn - offset) / (np.pi / 3.0)).astype(int) % 6
-    steps = np.array([[1, 0], [0, 1], [-1, 1], [-1, 0], [0, -1], [1, -1]])[sector]
+    steps = HEXAGON[sector]
     step = {(int(i), int(j)): k for k, (i, j) in enumerate(zip(start, stop, strict=True))}
     middle = int(np.argmin(np.hypot(*(positions - positions.mean(axis=0)).T)))
     order, before = breadth_first_order(csr_array((np.ones(len(start)), (start, stop)), shape=(n, n)), middle)
