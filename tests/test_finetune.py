@@ -19,6 +19,7 @@ from contextem.columns import CLASSES, Columns
 from contextem.contrast import own_and_near
 from contextem.labels.actions import Vote
 from contextem.labels.votes import VoteStore
+from contextem.measurement import measure
 from contextem.model import Model, load_model
 from contextem.neighbours import SECOND_NEIGHBOURS
 from contextem.simulate.conditions import REFERENCE
@@ -216,7 +217,7 @@ def test_the_image_beyond_the_reach_tells_nothing_of_a_column(field, store):
     for data in (image.micrograph.data, half):
         micrograph = replace(image.micrograph, data=data)
         columns = Columns(image.positions, field.columns.sublattice)
-        seen.append(finetune.measure(micrograph, columns, lattice, model.config).contrast)
+        seen.append(measure(micrograph, columns, lattice, model.config).contrast)
     places = image.positions * image.micrograph.sampling
     inner = ((places > reach) & (places < 60.0 - reach)).all(axis=1)  # with all nine neighbours
     left = inner & (places[:, 1] < 30.0 - reach - 0.5)

@@ -48,8 +48,8 @@ class Evidence:
         As stated, with the collection angles that were used.
     prediction : Prediction
         Posterior and familiarity of the columns.
-    complete : (N,) bool
-        Columns whose patch lies in the image.
+    measured : Measured
+        What the model was fed with.
     haze : (N,) float64
         Carbon on each column, see `contextem.background`.
     angles : tuple of (AngleEstimate, float)
@@ -64,7 +64,7 @@ class Evidence:
 
     context: Context
     prediction: Prediction
-    complete: NDArray[np.bool_]
+    measured: Measured
     haze: NDArray[np.float64]
     angles: tuple[tuple[AngleEstimate, float], ...]
     angles_used: bool
@@ -155,7 +155,7 @@ def gather(
     elif estimates and not used:
         warnings = _misfit_of_angles(context, estimates[0])
     carbon = haze(micrograph.as_float("float32"), columns.positions, measured.around)
-    return Evidence(context, prediction, measured.complete, carbon, angles, used, better, warnings)
+    return Evidence(context, prediction, measured, carbon, angles, used, better, warnings)
 
 
 def reads_angles(model: Model) -> bool:

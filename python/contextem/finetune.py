@@ -27,7 +27,6 @@ from contextem.columns import CLASSES, Columns, find_columns
 from contextem.context import ENERGIES, Context
 from contextem.evidence import gather
 from contextem.labels.votes import RULES, SAME_COLUMN, ImageInfo, VoteStore, labels_text
-from contextem.measurement import measure
 from contextem.micrograph import Micrograph
 from contextem.model import Model
 from contextem.neighbours import SECOND_NEIGHBOURS
@@ -478,8 +477,8 @@ def _measure(labelled: LabelledMicrograph, model: Model) -> MeasuredLabels:
     )
     columns = Columns(positions, columns.sublattice, columns.observed, columns.grain)
     calibration = calibrate(columns, stated.lattice_constant, micrograph.sampling)
-    context = gather(micrograph, columns, calibration, stated, model).context
-    contrast, complete, around = measure(micrograph, columns, context.lattice_constant, model.config, calibration.scale)
+    told = gather(micrograph, columns, calibration, stated, model)
+    context, (contrast, complete, around) = told.context, told.measured
     labels = labels[complete]
     grains, grain = np.unique(columns.grain[complete], return_inverse=True)
     n = len(grains)  # sites are decided on in each grain, as if it were an image of its own

@@ -106,7 +106,7 @@ def classify(
         for image, each in zip(images, contexts, strict=True)
     ]
     prediction = combine([each.prediction for each in told])
-    complete = told[0].complete
+    complete = told[0].measured.complete
     between = (columns.grain < 0) & (columns.grain >= 0).any()
     unknown = between | model.unknown(prediction.familiarity, complete)
     sublattices = sublattice_posteriors(prediction.probabilities, columns.sublattice, columns.grain)
