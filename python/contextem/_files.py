@@ -157,6 +157,44 @@ def load(path: Path, signal: int | str | None = None, frame: int | None = None) 
     return replace(recording, data=recording.data[frame])
 
 
+def open_recording(path: Path, signal: int | str | None = None) -> Recording:
+    """Open an image or a series without reading its pixels, as far as the format allows that.
+
+    Parameters
+    ----------
+    path, signal
+        As for `load`.
+
+    Returns
+    -------
+    Recording
+        Its data may be memory-mapped, or lazy in another way: they are read by ``np.asarray(data[k])``.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, ReadError
+        As for `load`.
+    """
+    return _read(path, signal, lazy=True)
+
+
+def count_frames(path: Path, signal: int | str | None = None) -> int:
+    """Return how many images a series holds, 1 for a single image, without reading them.
+
+    Parameters
+    ----------
+    path, signal
+        As for `load`.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, ReadError
+        As for `load`.
+    """
+    recording = open_recording(path, signal)
+    return len(recording.data) if recording.is_series else 1
+
+
 def load_series(path: Path, signal: int | str | None = None) -> list[Recording]:
     """Read the images of a series, or the only image of a file.
 
@@ -226,8 +264,8 @@ def _is_store(path: Path) -> bool:
     return path.suffix.lower() == ".zspy"
 
 
-def _read(path: Path, signal: int | str | None) -> Recording:
-    """Read what is asked for, an image or a series."""
+def _read(path: Path, signal: int | str | None, *, lazy: bool = False) -> Recording:
+    """Read what is asked for, an image or a series; its pixels only unless lazy."""
     suffix = path.suffix.lower()
     if path.is_dir() and not _is_store(path):
         raise IsADirectoryError(f"path: expected a file, {path} is a directory")
@@ -241,8 +279,8 @@ def _read(path: Path, signal: int | str | None) -> Recording:
         raise ReadError(f"path: {path.name} is empty (0 bytes)")
     with _quiet():
         try:
-            recording = _choose(_load_all(path), signal, path)
-            return replace(recording, data=np.asarray(recording.data))
+            recording = _choose(_load_all(path, lazy), signal, path)
+            return recording if lazy else replace(recording, data=np.asarray(recording.data))
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold the file open
             if isinstance(error, PermissionError | ReadError):
@@ -270,15 +308,15 @@ def _missing_package(error: Exception, suffix: str) -> str | None:
     return (named[1] if named else getattr(error, "name", None) or str(error)).split(".")[0]
 
 
-def _load_all(path: Path) -> list[Recording]:
+def _load_all(path: Path, lazy: bool) -> list[Recording]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        data = np.asarray(np.load(path, allow_pickle=False))
+        data = np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False)
         return [Recording(data, framed=not _may_be_colour(data))]
     if suffix == ".png":
         return [_load_png(path)]
     reader = importlib.import_module(_READERS[suffix]).file_reader
-    options = _emd_options(path) if suffix == ".emd" else {}
+    options = {"lazy": lazy} | (_emd_options(path) if suffix == ".emd" else {})
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
     recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
     if not recordings and suffix == ".emi":

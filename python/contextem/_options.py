@@ -158,16 +158,75 @@ def read_micrograph(
     from contextem.micrograph import read, read_series
     from contextem.series import average
 
-    said: dict[str, Any] = {
+    given = recording_given(settings, lattice_constant)
+    micrograph = average(read_series(frames, **given)) if frames else read(file, frame=settings.frame, **given)
+    return with_origins(micrograph, settings)
+
+
+def recording_given(settings: Settings, lattice_constant: float | None) -> dict[str, Any]:
+    """Return what settings say of a recording, as arguments of the functions that read one.
+
+    Parameters
+    ----------
+    settings : Settings
+        What is said of a file.
+    lattice_constant : float or None
+        Of the specimen, Å; needed where the sampling is to be estimated.
+    """
+    return {
         "sampling": settings.sampling,
         "energy": settings.energy,
         "detector": settings.detector,
         "signal": settings.signal,
         "lattice_constant": lattice_constant if settings.sampling == "estimate" else None,
     }
-    micrograph = average(read_series(frames, **said)) if frames else read(file, frame=settings.frame, **said)
+
+
+def with_origins(micrograph: Micrograph, settings: Settings) -> Micrograph:
+    """Return a micrograph whose provenance names where the settings say what, and not only the user.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        Read with what the settings say.
+    settings : Settings
+        With origins.
+    """
     provenance = {
         name: text.replace("user", settings.origin[name], 1) if text.startswith("user") else text
         for name, text in micrograph.provenance.items()
     }
     return replace(micrograph, provenance=provenance)
+
+
+def require_recording(micrograph: Micrograph, file: Path) -> None:
+    """Say how to give the energy or the detector where no one tells it.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        As read.
+    file : Path
+        What it was read from.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not known.
+    """
+    for name, option in (("energy", "--energy-kev"), ("detector", "--detector")):
+        if getattr(micrograph, name) is None:
+            key = option[2:].replace("-", "_")
+            raise ValueError(
+                f"{name}: {file.name} does not tell it, give it as {option}, or as {key} in {file.stem}.yaml or "
+                "contextem.yaml beside the file"
+            )
+
+
+def sentence(error: Exception) -> str:
+    """Return what went wrong in one sentence."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; install the extra that brings it, see the README"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror.lower()}"
+    return " ".join(str(error).split()) or type(error).__name__
