@@ -52,7 +52,7 @@ KillWait=2
 ReturnToService=2
 GresTypes=gpu
 NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000000 Gres=gpu:1 State=UNKNOWN
-PartitionName=all Nodes=ALL Default=YES MaxTime=00:10:00 State=UP
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 # 192.0.2.1, which is nobody's: SLURM resolves names only where there is an address besides 127.0.0.1.
 # bash as the first process takes care of orphans, which the node would otherwise take for running still.

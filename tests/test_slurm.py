@@ -6,13 +6,27 @@ import socket
 import sys
 import time
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
+import click
 import pytest
+import tifffile
 from one_node_slurm import one_node
 
+from contextem.cli import main
+from contextem.examples import demo_micrograph
+
 pytestmark = pytest.mark.slurm
-PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+JOBS = files("contextem") / "examples" / "jobs"
+WORKERS = """
+import os, sys
+from distributed import Client
+print(*sys.argv[1:])
+with Client(sys.argv[-1]) as client:
+    for name in ("SLURM_JOB_ID", "OMP_NUM_THREADS"):
+        print(client.submit(os.getenv, name).result(60))
+"""
 
 
 def test_array_tasks_know_their_place_and_their_exit_codes_are_seen(slurm, tmp_path):
@@ -83,6 +97,68 @@ def test_nothing_is_left_of_a_cluster(slurm, ends):
         if error is not None:
             raise ZeroDivisionError
     assert processes_in(space) == [] and not cluster.folder.exists()
+
+
+@pytest.fixture
+def commands(tmp_path):
+    """Return an environment in which `contextem` is this one, whether it is installed or not."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "contextem").write_text(f'#!/bin/sh\nexec {sys.executable} -m contextem.cli "$@"\n')
+    (folder / "contextem").chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("name", ["slurm_array.sh", "slurm_gpu.sh"])
+def test_packaged_scripts_are_accepted_and_hand_on_their_arguments(slurm, commands, tmp_path, name):
+    """The command in the place of contextem writes down what it is given."""
+    fake = Path(commands["PATH"].split(os.pathsep)[0]) / "contextem"
+    fake.write_text('#!/bin/sh\necho "$* $OMP_NUM_THREADS" > "$SLURM_ARRAY_TASK_ID.txt"\n')
+    job = slurm.sbatch(JOBS / name, "a b.tif", "-o", "out", array="1-2", env=commands, cwd=tmp_path)
+    assert {task: state.name for task, state in slurm.wait(job).items()} == {1: "COMPLETED", 2: "COMPLETED"}
+    device = " --device cuda" if "gpu" in name else ""
+    for task in (1, 2):
+        assert (tmp_path / f"{task}.txt").read_text() == f"batch a b.tif -o out{device} 2\n"
+        assert (tmp_path / f"contextem-{job}_{task}.log").read_text() == ""
+
+
+@pytest.mark.skipif(main.get_command(click.Context(main), "batch") is None, reason="there is no contextem batch")
+def test_batch_array_is_merged_by_the_job_that_depends_on_it(slurm, commands, tmp_path):
+    """Seven crops of the packaged micrograph, shared among three tasks."""
+    image = demo_micrograph().micrograph
+    paths = [tmp_path / f"field{i}.tif" for i in range(7)]
+    for i, path in enumerate(paths):
+        tifffile.imwrite(path, image.data[10 * i : 10 * i + 200, :200])
+    (tmp_path / "context.yaml").write_text(
+        f"host: WSe2\ndopants: [Cr]\nenergy_kev: 80\ndetector: HAADF\nsampling: {image.sampling}\n"
+    )
+    given = {"env": commands, "cwd": tmp_path}
+    array = slurm.sbatch(
+        JOBS / "slurm_array.sh", *paths, "--context", "context.yaml", "-o", "out", array="1-3", **given
+    )
+    script = "#!/bin/sh\ncontextem batch merge out"
+    merge = slurm.sbatch(script, options=(f"--dependency=afterany:{array}", "--output=merge.log"), **given)
+    assert slurm.wait(merge, 180)[0].name == "COMPLETED", (tmp_path / "merge.log").read_text()
+    logs = "".join(log.read_text() for log in tmp_path.glob("contextem-*.log"))
+    assert {task: state.name for task, state in slurm.states(array).items()} == dict.fromkeys((1, 2, 3), "COMPLETED"), (
+        logs
+    )
+    written = " ".join(str(path) for path in (tmp_path / "out").rglob("*"))
+    assert all(path.stem in written for path in paths)
+
+
+def test_dask_workers_are_jobs_that_the_cluster_starts(slurm, tmp_path):
+    """The packaged example, with a package in the place of contextem that asks the workers who they are."""
+    pytest.importorskip("dask_jobqueue")
+    package = tmp_path / "contextem"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text(WORKERS)
+    environment = {"PYTHONPATH": str(tmp_path), "DASK_JOBQUEUE__SLURM__INTERFACE": "lo"}
+    said = slurm.run(sys.executable, JOBS / "dask_slurm.py", "a.tif", env=environment, cwd=tmp_path)
+    words, job, threads = said.splitlines()
+    assert words.startswith("batch a.tif --scheduler tcp://127.0.0.1:")
+    assert threads == "1" and slurm.wait(int(job))[0].name == "CANCELLED"
 
 
 def processes_in(space):
