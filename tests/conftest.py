@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
+import one_node_slurm
 import pytest
 
 hypothesis.settings.register_profile(
@@ -57,3 +58,14 @@ def cuda_arrays():
     if not torch.cuda.is_available():
         pytest.skip("no array library for CUDA: torch is a CPU build")
     return lambda array: torch.as_tensor(array, device="cuda")
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[one_node_slurm.Slurm]:
+    """Cluster of one node; the test is skipped where CONTEXTEM_SLURM is not 1 or none can be started."""
+    if os.environ.get("CONTEXTEM_SLURM") != "1":
+        pytest.skip("SLURM is not asked for: set CONTEXTEM_SLURM=1")
+    if (reason := one_node_slurm.missing()) is not None:
+        pytest.skip(f"no SLURM: {reason}")
+    with one_node_slurm.one_node() as cluster:
+        yield cluster

@@ -1,0 +1,70 @@
+"""The packaged job scripts: they parse, and what they call exists."""
+
+import re
+import subprocess
+from importlib.resources import files
+
+import click
+import pytest
+
+from contextem.cli import main
+
+FOLDER = files("contextem") / "examples" / "jobs"
+SCRIPTS = sorted(script.name for script in FOLDER.iterdir() if script.is_file())
+BATCH = main.get_command(click.Context(main), "batch")
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name.endswith(".sh")])
+def test_script_parses(name):
+    done = subprocess.run(["bash", "-n"], input=(FOLDER / name).read_bytes(), capture_output=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+@pytest.mark.skipif(BATCH is None, reason="there is no contextem batch")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_options_are_those_of_the_command(name):
+    """Also those in comments; what is sbatch's stands on lines that name no contextem."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if re.search(r"contextem batch|--context|\*command", line)]
+    used = set(re.findall(r"(?<![\w-])(--[a-z-]+|-o)\b", "\n".join(lines))) - {"--parsable", "--dependency", "--wrap"}
+    known = {option for parameter in BATCH.params for option in parameter.opts}
+    assert {"--context", "-o"} <= used <= known
+
+
+def test_dask_asks_slurm_for_the_threads_and_the_time_that_the_script_says(monkeypatch):
+    """The script that dask-jobqueue would submit, from the very arguments of the example."""
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    asked = {}
+
+    class Cluster:
+        scheduler_address = "tcp://192.0.2.7:8786"
+
+        def __init__(self, **settings):
+            asked["script"] = jobqueue.slurm.SLURMJob(self.scheduler_address, "worker", **settings).job_script()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            asked["closed"] = True
+
+        def adapt(self, **limits):
+            asked["limits"] = limits
+
+    def run(command, **_):
+        asked["command"] = command[1:]
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(jobqueue, "SLURMCluster", Cluster)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("sys.argv", ["dask_slurm.py", "a.dm4", "-o", "out"])
+    space = {"__name__": "example"}
+    exec(compile((FOLDER / "dask_slurm.py").read_text(encoding="utf-8"), "dask_slurm.py", "exec"), space)
+    assert space["main"]() == 3
+    assert asked["closed"] and asked["limits"] == {"minimum_jobs": 1, "maximum_jobs": 8}
+    assert asked["command"] == (
+        ["-m", "contextem.cli", "batch", "a.dm4", "-o", "out", "--scheduler", Cluster.scheduler_address]
+    )
+    directives = re.findall(r"^#SBATCH (.*)$", asked["script"], re.MULTILINE)
+    assert {"-n 1", "--cpus-per-task=2", "--mem=8G", "-t 04:00:00"} <= set(directives)
+    assert "--nthreads 2" in asked["script"] and "export OMP_NUM_THREADS=1" in asked["script"]
