@@ -191,4 +191,5 @@ PYBIND11_MODULE(_core, module) {
     define_adjoint(module);
     define_columns(module);
     define_rotation(module);
+    define_virtual_detectors(module);
 }
