@@ -32,7 +32,7 @@ _READERS = {
 SUFFIXES = (*_READERS, ".npy", ".png")
 """Suffixes of the files that can be read, in lower case."""
 
-_SCANNED = "compute an image of them with `contextem batch` or contextem.read_scan and contextem.virtual_images"
+_SCANNED = "compute images of them: `contextem batch --annulus HAADF 70 200`, or contextem.virtual_images"
 _DIFFRACTION = f"holds diffraction patterns, {_SCANNED}"
 _LOSSY = "is a picture whose compression changed the grey values, export the micrograph itself, as tif or dm4"
 _REFUSED = {
@@ -218,13 +218,15 @@ def load_series(path: Path, signal: int | str | None = None) -> list[Recording]:
     return [replace(recording, data=data) for data in recording.data] if recording.is_series else [recording]
 
 
-def find_files(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def find_files(inputs: Sequence[Path], suffixes: Sequence[str] = SUFFIXES) -> tuple[list[Path], list[Path]]:
     """Return the files that are named, that match a pattern, or that lie in a folder.
 
     Parameters
     ----------
     inputs : sequence of Path
         Files, patterns with ``*``, ``?`` or ``[...]``, and folders.
+    suffixes : sequence of str
+        Of what can be read, in lower case.
 
     Returns
     -------
@@ -246,7 +248,7 @@ def find_files(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             entries = sorted(entry for entry in given.iterdir() if not entry.name.startswith("."))
             names = {entry.name for entry in entries}
             for entry in entries:
-                readable = entry.suffix.lower() in SUFFIXES and (entry.is_file() or _is_store(entry))
+                readable = entry.suffix.lower() in suffixes and (entry.is_file() or _is_store(entry))
                 # One recording is not read twice: the SER file, with what the EMI file says of it, stands for both.
                 doubled = entry.suffix.lower() == ".emi" and f"{entry.stem}_1.ser" in names
                 (files if readable and not doubled else skipped).append(entry)
@@ -262,7 +264,7 @@ def find_files(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 def _is_store(path: Path) -> bool:
     """Whether a folder is a file in the sense of a format."""
-    return path.suffix.lower() == ".zspy"
+    return path.suffix.lower() in (".zarr", ".zspy")
 
 
 def _read(path: Path, signal: int | str | None, *, lazy: bool = False) -> Recording:

@@ -115,6 +115,64 @@ def file_options(command: F) -> F:
     return cast(F, complete)
 
 
+def scan_options(command: F) -> F:
+    """Add the options that say how scans of diffraction patterns become images; to stand inside of `file_options`.
+
+    What they say becomes part of the command's argument `said`.
+    """
+
+    @wraps(command)
+    def gathered(
+        *arguments: Any,
+        said: Said,
+        annuli: tuple[tuple[str, float, float], ...],
+        angular_sampling: float | None,
+        scan_shape: tuple[int, int] | None,
+        centre: tuple[float, float] | None,
+        **others: Any,
+    ) -> Any:
+        from contextem.sidecar import COMMAND_LINE, parse_settings
+
+        options = {
+            "detectors": [{"name": name, "inner": inner, "outer": outer} for name, inner, outer in annuli] or None,
+            "angular_sampling": angular_sampling,
+            "scan_shape": scan_shape,
+            "centre": centre,
+        }
+        given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
+        return command(*arguments, said=replace(said, given=given.over(said.given)), **others)
+
+    options = [
+        click.option(
+            "--annulus",
+            "annuli",
+            type=(str, float, float),
+            multiple=True,
+            metavar="NAME INNER OUTER",
+            help="Virtual detector of 4D-STEM scans, such as HAADF 70 200, in mrad; repeat for several.",
+        ),
+        click.option(
+            "--angular-sampling", type=float, help="Of diffraction patterns, mrad/px; from the file if known."
+        ),
+        click.option(
+            "--scan-shape",
+            type=(int, int),
+            metavar="ROWS COLUMNS",
+            help="Of a scan, for files that hold diffraction patterns one after another.",
+        ),
+        click.option(
+            "--centre",
+            type=(float, float),
+            metavar="ROW COLUMN",
+            help="Of the undiffracted beam in the patterns, px; found in their mean if left out.",
+        ),
+    ]
+    complete: Any = gathered
+    for option in reversed(options):
+        complete = option(complete)
+    return cast(F, complete)
+
+
 def rule_options(command: F) -> F:
     """Add the options that say how votes become labels."""
     rule = click.option(

@@ -1,4 +1,4 @@
-"""contextem classify | demo | simulate | train | evaluate | info | label: the package from the shell.
+"""contextem classify | batch | demo | simulate | train | evaluate | info | label: the package from the shell.
 
 Every failure that is the input's ends with one sentence and exit status 2; nothing is left half-written.
 """
@@ -62,9 +62,13 @@ class _Sentences(click.Group):
     """Turns the package's own errors into one sentence on stderr and exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "label"])
+        return sorted([*super().list_commands(ctx), "batch", "label"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "batch":
+            from contextem.batch.commands import batch
+
+            return batch
         if cmd_name == "label":
             from contextem.labels.commands import label
 

@@ -291,7 +291,7 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 
 def _option(key: str) -> str:
-    return "--" + {"dopants": "dopant"}.get(key, key).replace("_", "-")
+    return "--" + {"dopants": "dopant", "detectors": "annulus"}.get(key, key).replace("_", "-")
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
