@@ -236,16 +236,7 @@ def _is_image(path: Path, signal: int | str | None) -> bool:
 
 def _images(part: Part, work: Work, store: Store) -> list[Micrograph]:
     """Compute the images that the detectors of a scan would have made, and leave them in the output folder."""
-    settings = part.settings
-    detectors = settings.detectors
-    if detectors is None and settings.detector is not None and settings.detector.inner is not None:
-        detectors = (settings.detector,)
-    if detectors is None:
-        raise ValueError(
-            f"detectors: {part.name} is a scan of diffraction patterns, say what images to compute of it, as "
-            "--annulus HAADF 70 200, or as detectors in a YAML file"
-        )
-    sampling = settings.sampling
+    settings, sampling, detectors = part.settings, part.settings.sampling, part.settings.detectors
     if sampling == "estimate":
         raise ValueError(f"sampling: expected a number in Å/px for {part.name}, a scan, got estimate")
     scan = read_scan(
@@ -256,6 +247,13 @@ def _images(part: Part, work: Work, store: Store) -> list[Micrograph]:
         scan_shape=settings.scan_shape,
         signal=settings.signal,
     )
+    if detectors is None and settings.detector is not None and settings.detector.inner is not None:
+        detectors = (settings.detector,)
+    if detectors is None:
+        raise ValueError(
+            f"detectors: {part.name} is a scan of diffraction patterns, say what images to compute of it, as "
+            "--annulus HAADF 70 200, or as detectors in a YAML file"
+        )
     with stage("virtual detectors"):
         images = virtual_images(
             scan, detectors, centre=settings.centre, memory=work.memory // 2, n_threads=work.threads
@@ -282,11 +280,9 @@ def _full_disk_told(output: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        reason = (error.strerror or sentence(error)).lower()
         raise NoRoom(
-            error.errno,
-            f"output: {output} cannot take any more ({reason}); what is finished stays, make room and run the same "
-            "command again",
+            f"output: {output} cannot take any more ({os.strerror(error.errno).lower()}); what is finished stays, make "
+            "room and run the same command again"
         ) from error
 
 
