@@ -33,14 +33,14 @@ def test_options_are_those_of_the_command(name):
 
 def test_dask_asks_slurm_for_the_threads_and_the_time_that_the_script_says(monkeypatch):
     """The script that dask-jobqueue would submit, from the very arguments of the example."""
-    jobqueue = pytest.importorskip("dask_jobqueue")
+    jobqueue = pytest.importorskip("dask_jobqueue.slurm")
     asked = {}
 
     class Cluster:
         scheduler_address = "tcp://192.0.2.7:8786"
 
         def __init__(self, **settings):
-            asked["script"] = jobqueue.slurm.SLURMJob(self.scheduler_address, "worker", **settings).job_script()
+            asked["script"] = jobqueue.SLURMJob(self.scheduler_address, "worker", **settings).job_script()
 
         def __enter__(self):
             return self
