@@ -203,7 +203,7 @@ def write_signal(
     common = {"_type": "UniformDataAxis", "offset": 0.0, "is_binned": False}
     axes = [
         common
-        | {"name": "tyx"[i - data.ndim], "size": size, "index_in_array": i, "navigate": i < data.ndim - 2}
+        | {"name": "utyx"[i - data.ndim], "size": size, "index_in_array": i, "navigate": i < data.ndim - 2}
         | {"scale": scales[i], "units": unit_of[i]}
         for i, size in enumerate(data.shape)
     ]

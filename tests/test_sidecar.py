@@ -17,6 +17,12 @@ detector: {name: HAADF, inner: 70, outer: 200}
 sampling: 0.2
 signal: HAADF
 frame: 3
+scan_shape: [64, 32]
+angular_sampling: 1.5
+centre: [63.5, 64]
+detectors:
+  - {name: HAADF, inner: 70, outer: 200}
+  - {name: MAADF, inner: 40, outer: 70}
 """
 VALUES = {
     "host": "WSe2",
@@ -28,6 +34,10 @@ VALUES = {
     "sampling": 0.2,
     "signal": 1,
     "frame": 0,
+    "scan_shape": [64, 32],
+    "angular_sampling": 2,
+    "centre": [31.5, 32],
+    "detectors": [{"name": "HAADF", "inner": 70, "outer": 200}],
 }
 
 
@@ -43,10 +53,11 @@ def test_every_key(tmp_path):
         sampling=0.2,
         signal="HAADF",
         frame=3,
-        origin=dict.fromkeys(
-            ("host", "dopants", "fractions", "lattice_constant", "energy", "detector", "sampling", "signal", "frame"),
-            "sidecar field.yaml",
-        ),
+        scan_shape=(64, 32),
+        angular_sampling=1.5,
+        centre=(63.5, 64.0),
+        detectors=(Detector("HAADF", 70, 200), Detector("MAADF", 40, 70)),
+        origin=dict.fromkeys((key.removesuffix("_kev") for key in KEYS), "sidecar field.yaml"),
     )
     assert set(VALUES) == set(KEYS)
 
@@ -173,6 +184,17 @@ def test_the_context():
         ("sampling", "0.2 A", "sampling: expected a number in Å/px or estimate, got '0.2 A'"),
         ("signal", 1.5, "signal: expected the name or number of an image, got 1.5"),
         ("frame", "first", "frame: expected the number of an image, got 'first'"),
+        ("scan_shape", 64, r"scan_shape: expected the numbers of rows and columns such as \(256, 256\), got 64"),
+        ("scan_shape", [64, 0], "scan_shape: expected the numbers of rows and columns"),
+        ("scan_shape", [64, 32.5], "scan_shape: expected the numbers of rows and columns"),
+        ("angular_sampling", 0, "angular_sampling: expected mrad/px, 0.001 to 100, got 0"),
+        ("angular_sampling", "1/nm", "angular_sampling: expected a number in mrad/px, got '1/nm'"),
+        ("centre", [64], "centre: expected row and column of the undiffracted beam in px"),
+        ("centre", "middle", "centre: expected row and column of the undiffracted beam in px"),
+        ("detectors", "HAADF", r"detectors: expected a list such as \[{name: HAADF"),
+        ("detectors", [], "detectors: expected a list such as"),
+        ("detectors", ["HAADF"], r"detectors\[0\]: expected both inner and outer in mrad, got 'HAADF'"),
+        ("detectors", [{"name": "HAADF", "iner": 70}], r"detectors\[0\].iner: unknown key, did you mean inner"),
     ],
 )
 def test_values_that_cannot_be(tmp_path, key, value, message):

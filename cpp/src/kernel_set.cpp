@@ -16,6 +16,8 @@ template <class T>
 RefineKernels<T> refine_kernels();
 LatticeKernels lattice_kernels();
 GrowthKernels growth_kernels();
+template <class T>
+VirtualDetectorKernels<T> virtual_detector_kernels();
 RooflineKernels roofline_kernels();
 
 InstructionSet kernel_set() {
@@ -27,6 +29,10 @@ InstructionSet kernel_set() {
             {refine_kernels<float>(), refine_kernels<double>()},
             lattice_kernels(),
             growth_kernels(),
+            {virtual_detector_kernels<std::int8_t>(), virtual_detector_kernels<std::uint8_t>(),
+             virtual_detector_kernels<std::int16_t>(), virtual_detector_kernels<std::uint16_t>(),
+             virtual_detector_kernels<std::int32_t>(), virtual_detector_kernels<std::uint32_t>(),
+             virtual_detector_kernels<float>(), virtual_detector_kernels<double>()},
             roofline_kernels()};
 }
 

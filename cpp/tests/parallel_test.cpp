@@ -26,6 +26,16 @@ int main() {
         }
     }
 
+    // a limit stands in for all cores, in the thread that set it
+    thread_limit() = 3;
+    CHECK(thread_count(100, 1, 0) == 3);
+    CHECK(thread_count(100, 1, 5) == 5);
+    CHECK(thread_count(2, 1, 0) == 2);
+    int elsewhere = -1;
+    std::thread([&] { elsewhere = thread_limit(); }).join();
+    CHECK(elsewhere == 0);
+    thread_limit() = 0;
+
     // an exception of any thread reaches the caller
     bool caught = false;
     try {

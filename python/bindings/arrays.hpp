@@ -29,6 +29,37 @@ auto with_real_type(const char* name, const py::dtype& dtype, const Function& fu
                          py::cast<std::string>(py::str(dtype)));
 }
 
+// Calls function(T()) for the dtype of diffraction patterns.
+template <class Function>
+auto with_pixel_type(const char* name, const py::dtype& dtype, const Function& function) {
+    if (dtype.equal(py::dtype::of<std::uint8_t>())) {
+        return function(std::uint8_t());
+    }
+    if (dtype.equal(py::dtype::of<std::uint16_t>())) {
+        return function(std::uint16_t());
+    }
+    if (dtype.equal(py::dtype::of<std::uint32_t>())) {
+        return function(std::uint32_t());
+    }
+    if (dtype.equal(py::dtype::of<std::int8_t>())) {
+        return function(std::int8_t());
+    }
+    if (dtype.equal(py::dtype::of<std::int16_t>())) {
+        return function(std::int16_t());
+    }
+    if (dtype.equal(py::dtype::of<std::int32_t>())) {
+        return function(std::int32_t());
+    }
+    if (dtype.equal(py::dtype::of<float>())) {
+        return function(float());
+    }
+    if (dtype.equal(py::dtype::of<double>())) {
+        return function(double());
+    }
+    throw py::type_error(std::string(name) + ": expected (u)int8, (u)int16, (u)int32, float32 or float64, got " +
+                         py::cast<std::string>(py::str(dtype)));
+}
+
 inline Index stride(const char* name, const py::array& array, int axis) {
     const Index bytes = array.strides(axis);
     if (bytes % array.itemsize() != 0) {

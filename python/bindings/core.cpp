@@ -1,8 +1,11 @@
 #include <pybind11/stl.h>
 
+#include <utility>
+
 #include "arrays.hpp"
 #include "contextem/instruction_sets.hpp"
 #include "contextem/moments.hpp"
+#include "contextem/parallel.hpp"
 #include "contextem/patches.hpp"
 #include "contextem/roofline.hpp"
 #include "contextem/zernike.hpp"
@@ -150,6 +153,11 @@ PYBIND11_MODULE(_core, module) {
                "Instruction set in use; ValueError where CONTEXTEM_SIMD names one this machine does not have.");
     module.def("simd_available", &contextem::simd_available, "Instruction sets this machine has, the narrowest first.");
 
+    module.def("thread_limit", [] { return contextem::thread_limit(); },
+               "Threads that n_threads = 0 stands for in kernels called from this thread; 0: all cores.");
+    module.def("set_thread_limit", [](int limit) { return std::exchange(contextem::thread_limit(), limit); },
+               py::arg("limit"), "Set it for this thread; return what it was.");
+
     module.def("zernike_indices", &indices, py::arg("n_max"), "Degrees and orders of all modes, (2, J).");
     module.def(
         "projection_weights",
@@ -183,4 +191,5 @@ PYBIND11_MODULE(_core, module) {
     define_adjoint(module);
     define_columns(module);
     define_rotation(module);
+    define_virtual_detectors(module);
 }

@@ -8,5 +8,6 @@ namespace contextem::bindings {
 void define_adjoint(pybind11::module_& module);
 void define_columns(pybind11::module_& module);
 void define_rotation(pybind11::module_& module);
+void define_virtual_detectors(pybind11::module_& module);
 
 }  // namespace contextem::bindings

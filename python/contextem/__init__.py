@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextem.columns import Columns, find_columns
     from contextem.context import Context
     from contextem.dense import dense_moments
+    from contextem.diffraction import DiffractionScan, read_scan
     from contextem.micrograph import Detector, Micrograph, estimate_sampling, read, read_series
     from contextem.model import load_model
     from contextem.moments import column_moments, patch_moments
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from contextem.pipeline import classify
     from contextem.scan import correct_scan
     from contextem.series import average
+    from contextem.virtual import scan_geometry, virtual_images
     from contextem.zernike import ZernikeBasis, rotation_invariants
 
 _MODULE_OF = {
@@ -31,6 +33,10 @@ _MODULE_OF = {
     "Micrograph": "micrograph",
     "Detector": "micrograph",
     "estimate_sampling": "micrograph",
+    "read_scan": "diffraction",
+    "DiffractionScan": "diffraction",
+    "scan_geometry": "virtual",
+    "virtual_images": "virtual",
     "find_columns": "columns",
     "Columns": "columns",
     "extract_patches": "patches",
@@ -56,6 +62,7 @@ __all__ = [
     "Columns",
     "Context",
     "Detector",
+    "DiffractionScan",
     "Micrograph",
     "ZernikeBasis",
     "autograd",
@@ -72,8 +79,11 @@ __all__ = [
     "patch_moments",
     "patch_moments_adjoint",
     "read",
+    "read_scan",
     "read_series",
     "rotation_invariants",
+    "scan_geometry",
+    "virtual_images",
 ]
 
 

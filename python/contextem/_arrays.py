@@ -16,6 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 INTERPOLATIONS = ("linear", "nearest")
+PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+"""What cameras record, in native byte order."""
+MOST_DETECTORS = 32
+"""Virtual detectors that are summed together."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,50 @@ def check_gradient(gradient: Any, modes: int, rows: int | None = None) -> np.dty
         expected = f"(N, {modes}) for this basis" if rows is None else f"({rows}, {modes}), a row per position"
         raise ValueError(f"gradient: expected shape {expected}, got {tuple(gradient.shape)}")
     return _dtype("gradient", gradient)
+
+
+def check_patterns(patterns: Any, shape: tuple[int, int] | None = None) -> None:
+    """Accept diffraction patterns (S, ky, kx) without gaps between pixels, of ``shape`` (ky, kx) if given."""
+    on_host = family("patterns", patterns) == "numpy"
+    extents = tuple(int(extent) for extent in patterns.shape)
+    if len(extents) != 3 or 0 in extents[1:] or shape not in (None, extents[1:]):
+        expected = "(S, ky, kx) with at least one pixel" if shape is None else f"(S, {shape[0]}, {shape[1]})"
+        raise ValueError(f"patterns: expected shape {expected}, got {extents}")
+    text = str(patterns.dtype).removeprefix("torch.")
+    if text not in PIXEL_TYPES:
+        raise TypeError(
+            f"patterns: expected {', '.join(PIXEL_TYPES)} in native byte order, got {text}; convert with "
+            f"patterns.astype"
+        )
+    strides = patterns.strides[1:] if on_host else device_array(patterns).strides[1:]
+    item = patterns.itemsize if on_host else 1
+    if (extents[1] > 1 and strides[0] != extents[2] * item) or (extents[2] > 1 and strides[1] != item):
+        raise ValueError("patterns: expected the pixels of each pattern one after the other; copy them first")
+
+
+def check_masks(masks: ArrayLike) -> NDArray[np.bool_]:
+    """Return masks (D, ky, kx) of detectors as a C-contiguous array of bool."""
+    array = np.asarray(masks)
+    if array.ndim != 3 or 0 in array.shape or len(array) > MOST_DETECTORS:
+        raise ValueError(f"masks: expected shape (D, ky, kx) with D from 1 to {MOST_DETECTORS}, got {array.shape}")
+    if array.dtype != np.bool_:
+        raise TypeError(f"masks: expected bool, got {array.dtype}; a pixel counts once or not at all")
+    return np.ascontiguousarray(array)
+
+
+def check_total(total: Any, patterns: Any) -> None:
+    """Accept a sum (ky, kx) of patterns that can be added to: float64, of the same library and device."""
+    kind, shape = family("patterns", patterns), tuple(patterns.shape[1:])
+    if family("total", total) != kind or str(total.dtype).removeprefix("torch.") != "float64":
+        raise TypeError(f"total: expected float64 in the library of the patterns, got {total.dtype} of {type(total)}")
+    if tuple(total.shape) != shape:
+        raise ValueError(f"total: expected shape {shape} like a pattern, got {tuple(total.shape)}")
+    if kind == "numpy":
+        fit = total.flags.c_contiguous and total.flags.writeable
+    else:
+        fit = device_array(total).strides == (shape[1], 1) and device_of(total) == device_of(patterns)
+    if not fit:
+        raise ValueError("total: expected a C-contiguous array that can be written to, on the device of the patterns")
 
 
 def check_shape(shape: Any) -> tuple[int, int]:

@@ -32,7 +32,8 @@ _READERS = {
 SUFFIXES = (*_READERS, ".npy", ".png")
 """Suffixes of the files that can be read, in lower case."""
 
-_DIFFRACTION = "holds diffraction patterns, compute a dark-field image from them and save that, as hspy or tif"
+_SCANNED = "compute images of them: `contextem batch --annulus HAADF 70 200`, or contextem.virtual_images"
+_DIFFRACTION = f"holds diffraction patterns, {_SCANNED}"
 _LOSSY = "is a picture whose compression changed the grey values, export the micrograph itself, as tif or dm4"
 _REFUSED = {
     ".blo": _DIFFRACTION,
@@ -157,6 +158,44 @@ def load(path: Path, signal: int | str | None = None, frame: int | None = None) 
     return replace(recording, data=recording.data[frame])
 
 
+def open_recording(path: Path, signal: int | str | None = None) -> Recording:
+    """Open an image or a series without reading its pixels, as far as the format allows that.
+
+    Parameters
+    ----------
+    path, signal
+        As for `load`.
+
+    Returns
+    -------
+    Recording
+        Its data may be memory-mapped, or lazy in another way: they are read by ``np.asarray(data[k])``.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, ReadError
+        As for `load`.
+    """
+    return _read(path, signal, lazy=True)
+
+
+def count_frames(path: Path, signal: int | str | None = None) -> int:
+    """Return how many images a series holds, 1 for a single image, without reading them.
+
+    Parameters
+    ----------
+    path, signal
+        As for `load`.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, ReadError
+        As for `load`.
+    """
+    recording = open_recording(path, signal)
+    return len(recording.data) if recording.is_series else 1
+
+
 def load_series(path: Path, signal: int | str | None = None) -> list[Recording]:
     """Read the images of a series, or the only image of a file.
 
@@ -179,13 +218,15 @@ def load_series(path: Path, signal: int | str | None = None) -> list[Recording]:
     return [replace(recording, data=data) for data in recording.data] if recording.is_series else [recording]
 
 
-def find_files(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def find_files(inputs: Sequence[Path], suffixes: Sequence[str] = SUFFIXES) -> tuple[list[Path], list[Path]]:
     """Return the files that are named, that match a pattern, or that lie in a folder.
 
     Parameters
     ----------
     inputs : sequence of Path
         Files, patterns with ``*``, ``?`` or ``[...]``, and folders.
+    suffixes : sequence of str
+        Of what can be read, in lower case.
 
     Returns
     -------
@@ -207,7 +248,7 @@ def find_files(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             entries = sorted(entry for entry in given.iterdir() if not entry.name.startswith("."))
             names = {entry.name for entry in entries}
             for entry in entries:
-                readable = entry.suffix.lower() in SUFFIXES and (entry.is_file() or _is_store(entry))
+                readable = entry.suffix.lower() in suffixes and (entry.is_file() or _is_store(entry))
                 # One recording is not read twice: the SER file, with what the EMI file says of it, stands for both.
                 doubled = entry.suffix.lower() == ".emi" and f"{entry.stem}_1.ser" in names
                 (files if readable and not doubled else skipped).append(entry)
@@ -223,26 +264,44 @@ def find_files(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 def _is_store(path: Path) -> bool:
     """Whether a folder is a file in the sense of a format."""
-    return path.suffix.lower() == ".zspy"
+    return path.suffix.lower() in (".zarr", ".zspy")
 
 
-def _read(path: Path, signal: int | str | None) -> Recording:
-    """Read what is asked for, an image or a series."""
+def _read(path: Path, signal: int | str | None, *, lazy: bool = False) -> Recording:
+    """Read what is asked for, an image or a series; its pixels only unless lazy."""
+    check_there(path, SUFFIXES, _REFUSED)
+    with reading(path):
+        recording = _choose(_load_all(path, lazy), signal, path)
+        return recording if lazy else replace(recording, data=np.asarray(recording.data))
+
+
+def check_there(
+    path: Path,
+    suffixes: Sequence[str],
+    refused: Mapping[str, str],
+    is_store: Callable[[Path], bool] | None = None,
+) -> None:
+    """Raise what is wrong with a file before it is opened: not there, a folder, empty, of a suffix that is not read."""
     suffix = path.suffix.lower()
-    if path.is_dir() and not _is_store(path):
+    if path.is_dir() and not (is_store or _is_store)(path):
         raise IsADirectoryError(f"path: expected a file, {path} is a directory")
     if not path.exists():
         raise FileNotFoundError(f"path: there is no file {path}")
-    if suffix in _REFUSED:
-        raise ReadError(f"path: {path.name} {_REFUSED[suffix]}")
-    if suffix not in SUFFIXES:
-        raise ReadError(f"path: expected a file with one of {', '.join(SUFFIXES)}, got {path.name}")
+    if suffix in refused:
+        raise ReadError(f"path: {path.name} {refused[suffix]}")
+    if suffix not in suffixes:
+        raise ReadError(f"path: expected a file with one of {', '.join(suffixes)}, got {path.name}")
     if path.is_file() and path.stat().st_size == 0:
         raise ReadError(f"path: {path.name} is empty (0 bytes)")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Keep readers in the block quiet, and turn what they raise into a `ReadError` that names the file."""
+    suffix = path.suffix.lower()
     with _quiet():
         try:
-            recording = _choose(_load_all(path), signal, path)
-            return replace(recording, data=np.asarray(recording.data))
+            yield
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold the file open
             if isinstance(error, PermissionError | ReadError):
@@ -270,15 +329,15 @@ def _missing_package(error: Exception, suffix: str) -> str | None:
     return (named[1] if named else getattr(error, "name", None) or str(error)).split(".")[0]
 
 
-def _load_all(path: Path) -> list[Recording]:
+def _load_all(path: Path, lazy: bool) -> list[Recording]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        data = np.asarray(np.load(path, allow_pickle=False))
+        data = np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False)
         return [Recording(data, framed=not _may_be_colour(data))]
     if suffix == ".png":
         return [_load_png(path)]
     reader = importlib.import_module(_READERS[suffix]).file_reader
-    options = _emd_options(path) if suffix == ".emd" else {}
+    options = {"lazy": lazy} | (_emd_options(path) if suffix == ".emd" else {})
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
     recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
     if not recordings and suffix == ".emi":
@@ -304,7 +363,7 @@ def _described_by_emi(path: Path, reader: Callable[[str], list[dict[str, Any]]])
     if belongs and description.exists():
         with suppress(Exception):  # the SER file can be read without it
             signals = reader(str(description))
-            return [signal for signal in signals if _look_up(signal["metadata"], _FILE_NAME) == path.name]
+            return [signal for signal in signals if look_up(signal["metadata"], _FILE_NAME) == path.name]
     return []
 
 
@@ -328,37 +387,37 @@ def _to_recording(signal: Mapping[str, Any], file_name: str) -> Recording:
     """
     original = signal.get("original_metadata", {})
     names = (*_ENERGY_NAMES, _TITLE_NAME, _FILE_NAME)
-    common = {name: _look_up(signal.get("metadata", {}), name) for name in names}
+    common = {name: look_up(signal.get("metadata", {}), name) for name in names}
     for path, entry in signal.get("mapping", {}).items():
-        value = _look_up(original, path)
+        value = look_up(original, path)
         if entry is None or value is None or entry[0] not in common:
             continue
         with suppress(Exception):  # the function fails where the value is not what the reader's author met
             common[entry[0]] = entry[1](value) if entry[1] is not None else value
-    energies = [common[name] for name in _ENERGY_NAMES] + [_look_up(original, path) for path in _ENERGY_PATHS]
-    titles = [common[_TITLE_NAME]] + [_look_up(original, path) for path in _TITLE_PATHS]
+    energies = [common[name] for name in _ENERGY_NAMES] + [look_up(original, path) for path in _ENERGY_PATHS]
+    titles = [common[_TITLE_NAME]] + [look_up(original, path) for path in _TITLE_PATHS]
     if titles[0] in _PROCESSED:
-        titles.append(_look_up(original, "BinaryResult.Detector"))
-    unit = re.search(r"^ImageJ=.*^unit=([^\n]*)", str(_look_up(original, "ImageDescription")), re.DOTALL | re.MULTILINE)
+        titles.append(look_up(original, "BinaryResult.Detector"))
+    unit = re.search(r"^ImageJ=.*^unit=([^\n]*)", str(look_up(original, "ImageDescription")), re.DOTALL | re.MULTILINE)
     axes = [axis for axis in signal["axes"] if axis.get("size") != 1]
     if unit is not None:  # the reader knows no other than micron
         axes = [{**axis, "units": axis.get("units") or unit[1]} for axis in axes]
     axes.sort(key=lambda axis: int(axis.get("index_in_array") or 0))
-    sampling, remark = _credible_sampling(axes)
+    sampling, remark = credible_sampling(axes)
     return Recording(
         data=np.squeeze(signal["data"]),
         sampling=sampling,
         remark=remark,
-        energy=next((energy for energy in map(_credible_energy, energies) if energy is not None), None),
+        energy=next((energy for energy in map(credible_energy, energies) if energy is not None), None),
         title=" ".join(dict.fromkeys(title for title in titles if isinstance(title, str) and title)),
         part="" if common[_FILE_NAME] in (None, file_name) else str(common[_FILE_NAME]),
         angles=_credible_angles(original),
         framed=_are_framed(axes),
-        spatial=not any(re.search(_NO_LENGTH, _plain(str(axis.get("units")))) for axis in axes[-2:]),
+        spatial=not any(re.search(_NO_LENGTH, plain(str(axis.get("units")))) for axis in axes[-2:]),
     )
 
 
-def _look_up(tree: Any, path: str) -> Any:
+def look_up(tree: Any, path: str) -> Any:
     """Value at a path of keys joined by dots in nested mappings, None where there is none.
 
     The paths of rosettasciio may have an underscore where the key has a space.
@@ -373,7 +432,7 @@ def _look_up(tree: Any, path: str) -> Any:
     return tree
 
 
-def _credible_energy(value: Any) -> float | None:
+def credible_energy(value: Any) -> float | None:
     """Beam energy in eV from one in keV or eV, which their sizes tell apart, None if it is neither."""
     try:
         energy = float(np.ravel(value)[0])
@@ -388,8 +447,8 @@ def _credible_energy(value: Any) -> float | None:
 
 def _credible_angles(original: Mapping[str, Any]) -> tuple[float, float] | None:
     """Inner and outer collection semi-angle, mrad, that Velox writes in rad for each of its detectors."""
-    detector = f"Detectors.Detector-{_look_up(original, 'BinaryResult.DetectorIndex')}"
-    limits = [_look_up(original, f"{detector}.CollectionAngleRange.{end}") for end in ("begin", "end")]
+    detector = f"Detectors.Detector-{look_up(original, 'BinaryResult.DetectorIndex')}"
+    limits = [look_up(original, f"{detector}.CollectionAngleRange.{end}") for end in ("begin", "end")]
     try:
         inner, outer = (round(1e3 * float(angle), 2) for angle in limits)
     except (TypeError, ValueError):
@@ -412,14 +471,14 @@ def _may_be_colour(data: NDArray[Any]) -> bool:
     return data.ndim == 3 and data.shape[2] in (3, 4)
 
 
-def _credible_sampling(axes: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float] | None, str]:
+def credible_sampling(axes: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float] | None, str]:
     """Return the sampling in Å/px along rows and columns, the last two axes, else None and why."""
     if not 2 <= len(axes) <= 3:
         return None, "the file holds no axes of an image"
     samplings = []
     for name, axis in zip(("rows", "columns"), axes[-2:], strict=True):
         scale, units = axis.get("scale"), str(axis.get("units") or "").strip().strip("[]")
-        factor = _ANGSTROM.get(_plain(units))
+        factor = _ANGSTROM.get(plain(units))
         given = f"the file gives {scale} {units or 'without units'} for the {name}"
         if factor is None or scale is None:
             return None, given
@@ -431,7 +490,7 @@ def _credible_sampling(axes: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, 
     return (samplings[0], samplings[1]), ""
 
 
-def _plain(units: str) -> str:
+def plain(units: str) -> str:
     """Units in lower case, without the underscores of NCEM's EMD, escapes of ImageJ and twins of Unicode resolved."""
     units = re.sub(r"\\u([0-9A-Fa-f]{4})", lambda code: chr(int(code[1], 16)), units)
     return units.replace("_", "").replace("\u03bc", "\u00b5").replace("\u212b", "\u00e5").lower()
@@ -466,8 +525,8 @@ def _choose(recordings: Sequence[Recording], signal: int | str | None, path: Pat
             )
     if chosen.data.ndim > 3 or (chosen.data.ndim == 3 and not chosen.framed and not _may_be_colour(chosen.data)):
         raise ReadError(
-            f"path: {path.name} holds no image but data of shape {chosen.data.shape}, spectra or diffraction patterns, "
-            "compute an image from them and save that"
+            f"path: {path.name} holds no image but data of shape {chosen.data.shape}, spectra or diffraction "
+            f"patterns; of patterns, {_SCANNED}"
         )
     return chosen
 

@@ -51,6 +51,27 @@ class WeightTable:
         return self._packed[key]
 
 
+@dataclass(frozen=True, eq=False)
+class MaskTable:
+    """Masks (D, ky, kx) of virtual detectors, prepared on demand for each device and backend."""
+
+    masks: NDArray[np.bool_]
+    _prepared: dict[int, Any] = field(default_factory=dict, repr=False)
+
+    def prepared(self) -> _core.VirtualDetectors:
+        """Return the zones of the C++ kernel."""
+        if -1 not in self._prepared:
+            self._prepared[-1] = _core.VirtualDetectors(self.masks)
+        zones: _core.VirtualDetectors = self._prepared[-1]
+        return zones
+
+    def on_device(self, device: int) -> Any:
+        """Return the zones of the CUDA kernel, in the memory of ``device``."""
+        if device not in self._prepared:
+            self._prepared[device] = _cuda_module().VirtualDetectors(self.masks, device)
+        return self._prepared[device]
+
+
 class Kernels(Protocol):
     """The kernels of one backend."""
 
@@ -72,6 +93,12 @@ class Kernels(Protocol):
 
     def rotation_invariants(self, moments: Any, cosine: Modes, sine: Modes, n_threads: int) -> Any:
         """Invariants (..., J') of moments (..., J)."""
+
+    def virtual_detectors(self, patterns: Any, table: MaskTable, n_threads: int) -> Any:
+        """What each detector sees, (S, D), of patterns (S, ky, kx)."""
+
+    def sum_patterns(self, patterns: Any, total: Any, n_threads: int) -> None:
+        """Add patterns (S, ky, kx) to their total (ky, kx)."""
 
 
 class HostKernels(Kernels, Protocol):
@@ -154,6 +181,12 @@ class _Reference:
     def rotate(self, moments: Array, partner: Modes, along: Float64, across: Float64, n_threads: int) -> Array:
         return reference.rotate(moments, partner, along, across)
 
+    def virtual_detectors(self, patterns: Array, table: MaskTable, n_threads: int) -> Float64:
+        return reference.virtual_detectors(patterns, table.masks)
+
+    def sum_patterns(self, patterns: Array, total: Float64, n_threads: int) -> None:
+        reference.sum_patterns(patterns, total)
+
 
 class _Cpp:
     """C++ threads on NumPy arrays."""
@@ -208,6 +241,12 @@ class _Cpp:
     def rotate(self, moments: Array, partner: Modes, along: Float64, across: Float64, n_threads: int) -> Array:
         rows = moments.reshape(-1, moments.shape[-1])
         return _core.rotate(rows, partner, along, across, n_threads).reshape(moments.shape)
+
+    def virtual_detectors(self, patterns: Array, table: MaskTable, n_threads: int) -> Float64:
+        return table.prepared().sum(patterns, n_threads)
+
+    def sum_patterns(self, patterns: Array, total: Float64, n_threads: int) -> None:
+        _core.sum_patterns(patterns, total, n_threads)
 
 
 class _Cuda:
@@ -265,6 +304,21 @@ class _Cuda:
         signed = np.flatnonzero(cosine == sine).tolist()
         invariants[..., signed] = pairs[0][..., signed]
         return invariants
+
+    def virtual_detectors(self, patterns: Any, table: MaskTable, n_threads: int) -> Any:
+        source = _arrays.device_array(patterns)
+        sums = _arrays.device_empty((len(patterns), len(table.masks)), np.dtype(np.float64), like=patterns)
+        _cuda_module().virtual_detectors(
+            source, table.on_device(source.device), _arrays.device_array(sums), _arrays.device_stream(patterns)
+        )
+        return sums
+
+    def sum_patterns(self, patterns: Any, total: Any, n_threads: int) -> None:
+        source, cuda = _arrays.device_array(patterns), _cuda_module()
+        parts = _arrays.device_empty((cuda.SCAN_PARTS, *total.shape), np.dtype(np.float64), like=patterns)
+        cuda.sum_patterns(
+            source, _arrays.device_array(parts), _arrays.device_array(total), _arrays.device_stream(patterns)
+        )
 
 
 _HOST: dict[str, HostKernels] = {"cpp": _Cpp(), "reference": _Reference()}

@@ -115,6 +115,64 @@ def file_options(command: F) -> F:
     return cast(F, complete)
 
 
+def scan_options(command: F) -> F:
+    """Add the options that say how scans of diffraction patterns become images; to stand inside of `file_options`.
+
+    What they say becomes part of the command's argument `said`.
+    """
+
+    @wraps(command)
+    def gathered(
+        *arguments: Any,
+        said: Said,
+        annuli: tuple[tuple[str, float, float], ...],
+        angular_sampling: float | None,
+        scan_shape: tuple[int, int] | None,
+        centre: tuple[float, float] | None,
+        **others: Any,
+    ) -> Any:
+        from contextem.sidecar import COMMAND_LINE, parse_settings
+
+        options = {
+            "detectors": [{"name": name, "inner": inner, "outer": outer} for name, inner, outer in annuli] or None,
+            "angular_sampling": angular_sampling,
+            "scan_shape": scan_shape,
+            "centre": centre,
+        }
+        given = parse_settings({key: value for key, value in options.items() if value is not None}, COMMAND_LINE)
+        return command(*arguments, said=replace(said, given=given.over(said.given)), **others)
+
+    options = [
+        click.option(
+            "--annulus",
+            "annuli",
+            type=(str, float, float),
+            multiple=True,
+            metavar="NAME INNER OUTER",
+            help="Virtual detector of 4D-STEM scans, such as HAADF 70 200, in mrad; repeat for several.",
+        ),
+        click.option(
+            "--angular-sampling", type=float, help="Of diffraction patterns, mrad/px; from the file if known."
+        ),
+        click.option(
+            "--scan-shape",
+            type=(int, int),
+            metavar="ROWS COLUMNS",
+            help="Of a scan, for files that hold diffraction patterns one after another.",
+        ),
+        click.option(
+            "--centre",
+            type=(float, float),
+            metavar="ROW COLUMN",
+            help="Of the undiffracted beam in the patterns, px; found in their mean if left out.",
+        ),
+    ]
+    complete: Any = gathered
+    for option in reversed(options):
+        complete = option(complete)
+    return cast(F, complete)
+
+
 def rule_options(command: F) -> F:
     """Add the options that say how votes become labels."""
     rule = click.option(
@@ -158,16 +216,75 @@ def read_micrograph(
     from contextem.micrograph import read, read_series
     from contextem.series import average
 
-    said: dict[str, Any] = {
+    given = recording_given(settings, lattice_constant)
+    micrograph = average(read_series(frames, **given)) if frames else read(file, frame=settings.frame, **given)
+    return with_origins(micrograph, settings)
+
+
+def recording_given(settings: Settings, lattice_constant: float | None) -> dict[str, Any]:
+    """Return what settings say of a recording, as arguments of the functions that read one.
+
+    Parameters
+    ----------
+    settings : Settings
+        What is said of a file.
+    lattice_constant : float or None
+        Of the specimen, Å; needed where the sampling is to be estimated.
+    """
+    return {
         "sampling": settings.sampling,
         "energy": settings.energy,
         "detector": settings.detector,
         "signal": settings.signal,
         "lattice_constant": lattice_constant if settings.sampling == "estimate" else None,
     }
-    micrograph = average(read_series(frames, **said)) if frames else read(file, frame=settings.frame, **said)
+
+
+def with_origins(micrograph: Micrograph, settings: Settings) -> Micrograph:
+    """Return a micrograph whose provenance names where the settings say what, and not only the user.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        Read with what the settings say.
+    settings : Settings
+        With origins.
+    """
     provenance = {
         name: text.replace("user", settings.origin[name], 1) if text.startswith("user") else text
         for name, text in micrograph.provenance.items()
     }
     return replace(micrograph, provenance=provenance)
+
+
+def require_recording(micrograph: Micrograph, file: Path) -> None:
+    """Say how to give the energy or the detector where no one tells it.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        As read.
+    file : Path
+        What it was read from.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not known.
+    """
+    for name, option in (("energy", "--energy-kev"), ("detector", "--detector")):
+        if getattr(micrograph, name) is None:
+            key = option[2:].replace("-", "_")
+            raise ValueError(
+                f"{name}: {file.name} does not tell it, give it as {option}, or as {key} in {file.stem}.yaml or "
+                "contextem.yaml beside the file"
+            )
+
+
+def sentence(error: Exception) -> str:
+    """Return what went wrong in one sentence."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; install the extra that brings it, see the README"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror.lower()}"
+    return " ".join(str(error).split()) or type(error).__name__

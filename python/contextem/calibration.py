@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from contextem._threads import thread_count
 from contextem.columns import Columns
 from contextem.neighbours import two_sublattices
 
@@ -140,7 +141,7 @@ def _vectors(
         own = np.flatnonzero(sides == side)
         if len(own) < FEWEST // 6:
             continue
-        distance, near = cKDTree(positions[own]).query(positions[own], k=7, workers=-1)
+        distance, near = cKDTree(positions[own]).query(positions[own], k=7, workers=thread_count())
         near = own[near]
         there = (np.abs(distance / a - 1.0) < _REACH) & (grain[near] == grain[own, None])
         vectors.append((positions[near] - positions[own, None])[there])

@@ -1,4 +1,4 @@
-"""contextem classify | demo | simulate | train | evaluate | info | label: the package from the shell.
+"""contextem classify | batch | demo | simulate | train | evaluate | info | label: the package from the shell.
 
 Every failure that is the input's ends with one sentence and exit status 2; nothing is left half-written.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem import __version__
-from contextem._options import Said, file_options, label_options, read_micrograph
+from contextem._options import Said, file_options, label_options, read_micrograph, require_recording, sentence
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -62,9 +62,13 @@ class _Sentences(click.Group):
     """Turns the package's own errors into one sentence on stderr and exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "label"])
+        return sorted([*super().list_commands(ctx), "batch", "label"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "batch":
+            from contextem.batch.commands import batch
+
+            return batch
         if cmd_name == "label":
             from contextem.labels.commands import label
 
@@ -79,15 +83,7 @@ class _Sentences(click.Group):
         try:
             return super().invoke(ctx)
         except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-            raise _InputError(_sentence(error)) from error
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed; install the extra that brings it, see the README"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror.lower()}"
-    return " ".join(str(error).split()) or type(error).__name__
+            raise _InputError(sentence(error)) from error
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -250,7 +246,7 @@ def _classify_files(settings: dict[Path, Settings], model: Model, run: _Run) -> 
                 line = _classify_file(file, said, model, run)
             except Exception as error:
                 expected = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError)
-                failures[file] = _sentence(error) if expected else f"{type(error).__name__}: {_sentence(error)}"
+                failures[file] = sentence(error) if expected else f"{type(error).__name__}: {sentence(error)}"
                 line = f"{file.name}: failed"
         with tqdm.external_write_mode():
             click.echo(line)
@@ -272,7 +268,7 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
     micrograph = read_micrograph(file, settings, context.lattice_constant, run.frames)
     if ask:
         micrograph = _ask_recording(micrograph)
-    _require_recording(micrograph, file)
+    require_recording(micrograph, file)
     if run.correct_scan:
         micrograph = correct_scan(micrograph, context).micrograph
     others = []
@@ -290,17 +286,6 @@ def _classify_file(file: Path, settings: Settings, model: Model, run: _Run, *, a
         estimate_angles=run.estimate_angles,
     )
     return f"{file.name}: {_describe(result, micrograph)}\n{_write_results(result, micrograph, run, file)}"
-
-
-def _require_recording(micrograph: Micrograph, file: Path) -> None:
-    """Say how to give the energy or the detector where no one tells it."""
-    for name, option in (("energy", "--energy-kev"), ("detector", "--detector")):
-        if getattr(micrograph, name) is None:
-            key = option[2:].replace("-", "_")
-            raise ValueError(
-                f"{name}: {file.name} does not tell it, give it as {option}, or as {key} in {file.stem}.yaml or "
-                "contextem.yaml beside the file"
-            )
 
 
 def _at_terminal() -> bool:
@@ -431,7 +416,7 @@ def _told_of(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or _sentence(error)
+        reason = error.strerror or sentence(error)
         raise OSError(f"{target}: could not be written ({reason.lower()}); choose another folder with -o") from error
 
 

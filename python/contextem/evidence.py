@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem._stages import stage
 from contextem.angles import AngleEstimate, estimate_angles
 from contextem.background import haze
 from contextem.calibration import Calibration
@@ -121,14 +122,17 @@ def gather(
     """
     nominal = model.context_features(context)  # asks for what is missing before anything is measured
     assert context.detector is not None
-    measured = measure(micrograph, columns, context.lattice_constant, model.config, calibration.scale)
+    with stage("moments"):
+        measured = measure(micrograph, columns, context.lattice_constant, model.config, calibration.scale)
 
     def predict(vector: NDArray[np.float32]) -> Prediction:
-        return model.predict(measured.contrast, vector, measured.around, device=device)
+        with stage("classifier"):
+            return model.predict(measured.contrast, vector, measured.around, device=device)
 
     stated = context.detector.inner is not None and context.detector.outer is not None
     wanted = not stated if by_image is None else by_image
-    estimates = estimate_angles(micrograph, columns, measured.around, context) if reads_angles(model) else []
+    with stage("angles"):
+        estimates = estimate_angles(micrograph, columns, measured.around, context) if reads_angles(model) else []
     explaining = [each for each in estimates if each.explains]
     used = wanted and bool(explaining)
     if used:
@@ -138,15 +142,16 @@ def gather(
     else:
         prediction = predict(nominal)
         angles = tuple((each, 1.0) for each in explaining[:1])
-    better = better_context(
-        measured.contrast[measured.complete],
-        context,
-        model,
-        _other_angles(micrograph, columns, measured, context, model),
-        # at angles of its own choice another host explains any brightness that the stated one explains
-        other_hosts=not used,
-        device=device,
-    )
+    with stage("context check"):
+        better = better_context(
+            measured.contrast[measured.complete],
+            context,
+            model,
+            _other_angles(micrograph, columns, measured, context, model),
+            # at angles of its own choice another host explains any brightness that the stated one explains
+            other_hosts=not used,
+            device=device,
+        )
     warnings: tuple[str, ...] = ()
     if better is not None:
         warnings = (

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from contextem import _kernels
+from contextem._threads import thread_count
 
 Floats = NDArray[np.float64]
 Image = NDArray[Any]
@@ -169,8 +170,9 @@ def average_cells(response: Image, basis: Floats, rows: float = 0.7, columns: fl
     seen = [((t >= 0) & (t <= n - 1)).astype(response.dtype) for t, n in zip(there, response.shape, strict=True)]
     edge, like = np.unique(seen[0], axis=0, return_inverse=True)  # rows away from the border are all alike
     mass = (weights.astype(response.dtype) * edge) @ seen[1].T
-    spectrum = fft.rfft2(response, s=shape, workers=-1)
+    workers = thread_count()
+    spectrum = fft.rfft2(response, s=shape, workers=workers)
     spectrum *= transfer
-    total = fft.irfft2(spectrum, s=shape, workers=-1, overwrite_x=True)[: response.shape[0], : response.shape[1]]
+    total = fft.irfft2(spectrum, s=shape, workers=workers, overwrite_x=True)[: response.shape[0], : response.shape[1]]
     total /= mass[like]
     return np.ascontiguousarray(total)

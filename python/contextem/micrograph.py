@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from contextem._files import ReadError, Recording, load, load_series
+from contextem._files import ReadError, Recording, load, load_series, open_recording
 from contextem.periodicity import hexagonal_period
 
 __all__ = [
@@ -26,9 +26,11 @@ __all__ = [
     "Detector",
     "Micrograph",
     "ReadError",
+    "Series",
     "check_energy",
     "check_number",
     "estimate_sampling",
+    "open_series",
     "read",
     "read_series",
 ]
@@ -334,6 +336,75 @@ def read_series(
     if estimate:
         frames = [replace(frame, provenance=frame.provenance | {"sampling": origin}) for frame in frames]
     return _check_alike(frames)
+
+
+class Series(Sequence[Micrograph]):
+    """The images of one file, each read when it is asked for; see `open_series`."""
+
+    def __init__(self, recording: Recording, source: str, said: Mapping[str, Any]) -> None:
+        self._recording, self._source, self._said = recording, source, said
+
+    def __len__(self) -> int:
+        return len(self._recording.data) if self._recording.is_series else 1
+
+    @overload
+    def __getitem__(self, frame: int) -> Micrograph: ...
+    @overload
+    def __getitem__(self, frame: slice) -> list[Micrograph]: ...
+    def __getitem__(self, frame: int | slice) -> Micrograph | list[Micrograph]:
+        if isinstance(frame, slice):
+            return [self[each] for each in range(*frame.indices(len(self)))]
+        if not -len(self) <= frame < len(self):
+            raise IndexError(f"frame: expected 0 to {len(self) - 1}, the images of {self._source}, got {frame}")
+        data, source = self._recording.data, self._source
+        if self._recording.is_series:
+            frame %= len(self)
+            data, source = data[frame], f"{source}[{frame}]"
+        return _to_micrograph(replace(self._recording, data=np.asarray(data)), source, **self._said)
+
+
+def open_series(
+    path: str | os.PathLike[str],
+    *,
+    sampling: float | Literal["estimate"] | None = None,
+    energy: float | None = None,
+    detector: Detector | str | None = None,
+    signal: int | str | None = None,
+    lattice_constant: float | None = None,
+) -> Series:
+    """Open a file that holds a series, or one image, without reading more than is asked for.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    sampling, energy, detector, signal, lattice_constant
+        As for `read`; an estimate is made of each image by itself.
+
+    Returns
+    -------
+    Series
+        Of `Micrograph`; an image that cannot be used raises `ReadError` when it is asked for.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, ReadError, TypeError
+        As for `read`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "series.npy"
+    ...     np.save(path, np.stack([np.eye(64)] * 5))
+    ...     series = open_series(path, sampling=0.2)
+    ...     len(series), series[4].source
+    (5, 'series.npy[4]')
+    """
+    path = Path(path)
+    said = {"sampling": sampling, "energy": energy, "detector": detector, "lattice_constant": lattice_constant}
+    return Series(open_recording(path, signal), path.name, said | {"part": {"signal": signal}})
 
 
 def _to_micrograph(

@@ -14,6 +14,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
+from contextem._threads import thread_count
+
 SURROUNDINGS = 30
 """Columns of each sublattice that stand for the surroundings of a column."""
 
@@ -96,8 +98,9 @@ def neighbourhood(
     first, second = np.full((n, 3), -1), np.full((n, 6), -1)
     wide = max(1, min(SURROUNDINGS, *(int((complete & (sides == side)).sum()) for side in (0, 1))))
     same, other = np.full((n, wide), -1), np.full((n, wide), -1)
+    workers = thread_count()
     everyone = cKDTree(positions)
-    distance, index = everyone.query(positions, k=np.arange(1, 12), workers=-1)  # the column itself among them
+    distance, index = everyone.query(positions, k=np.arange(1, 12), workers=workers)  # the column itself among them
     for side in (0, 1):
         mine = np.flatnonzero(sides == side)
         if len(mine) == 0:
@@ -112,7 +115,7 @@ def neighbourhood(
             if len(members) == 0:
                 continue
             count = np.arange(1, wide + 2)
-            _, found = cKDTree(positions[members]).query(positions[mine], k=count, workers=-1)
+            _, found = cKDTree(positions[members]).query(positions[mine], k=count, workers=workers)
             indices = np.append(members, -1)[found]
             # whether the column itself came before
             past = np.logical_or.accumulate(indices[:, :-1] == mine[:, None], axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem import __version__
+from contextem._stages import stage
 from contextem.background import HEAVY
 from contextem.calibration import Calibration, calibrate
 from contextem.classification import Classification
@@ -99,8 +100,10 @@ def classify(
     contexts = _contexts(given, context)
     images, contexts = average_by_detector(given, contexts)
     own = columns is not None
-    columns = _find(images, context) if columns is None else columns
-    calibration = calibrate(columns, context.lattice_constant, images[0].sampling)
+    with stage("columns"):
+        columns = _find(images, context) if columns is None else columns
+    with stage("calibration"):
+        calibration = calibrate(columns, context.lattice_constant, images[0].sampling)
     told = [
         gather(image, columns, calibration, each, model, by_image=estimate_angles, device=device)
         for image, each in zip(images, contexts, strict=True)

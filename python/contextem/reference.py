@@ -572,3 +572,16 @@ def refine_columns(
         deviations[k] = scatter * sigma**2 / (amplitudes[k] * moment)
     far = ((positions - start) ** 2).sum(axis=1) > furthest**2
     return np.where(far[:, None], start, positions), amplitudes, deviations, sigma
+
+
+def virtual_detectors(patterns: Real, masks: NDArray[np.bool_]) -> Float64:
+    """What each mask (D, ky, kx) lets through, (S, D), of patterns (S, ky, kx); integers are summed as such."""
+    wide = np.float64 if patterns.dtype.kind == "f" else np.int64
+    sums = [patterns[:, mask].sum(axis=1, dtype=wide) for mask in masks]
+    return np.array(sums, dtype=np.float64).reshape(len(masks), len(patterns)).T
+
+
+def sum_patterns(patterns: Real, total: Float64) -> None:
+    """Add the patterns (S, ky, kx) to ``total`` (ky, kx), one after the other."""
+    for pattern in patterns:
+        total += pattern

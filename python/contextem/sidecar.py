@@ -12,6 +12,15 @@
     signal: HAADF                                     # name or number of the image, of several in a file
     frame: 0                                          # number of the image in a series
 
+and of a scan of diffraction patterns, whose images are computed::
+
+    scan_shape: [256, 256]                            # rows, columns; for files that hold patterns one after another
+    angular_sampling: 1.5                             # mrad/px of a pattern
+    centre: [127.5, 128]                              # row, column of the undiffracted beam, px; found if left out
+    detectors:                                        # mrad; one image is computed for each
+      - {name: HAADF, inner: 70, outer: 200}
+      - {name: MAADF, inner: 40, outer: 70}
+
 Every line may be left out.  What is nearer to the file comes first, and what is said on the command line before all.
 """
 
@@ -25,6 +34,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contextem.context import Context
+from contextem.diffraction import ANGULAR_SAMPLING_RANGE, check_scan_shape
 from contextem.micrograph import LATTICE_CONSTANT_RANGE, SAMPLING_RANGE, Detector, check_energy, check_number
 
 __all__ = ["COMMAND_LINE", "FOLDER_SIDECAR", "KEYS", "Settings", "parse_settings", "read_settings", "settings_of"]
@@ -62,6 +72,14 @@ class Settings:
         Index or name of the image in a file that holds several.
     frame : int or None
         Index of the image in a series.
+    scan_shape : tuple of two ints or None
+        Rows and columns of a scan of diffraction patterns.
+    angular_sampling : float or None
+        Of these patterns, mrad/px.
+    centre : tuple of two floats or None
+        (row, column) of the undiffracted beam in them, px.
+    detectors : tuple of Detector or None
+        Those whose images are computed of them, with collection angles in mrad.
     origin : dict of str to str
         Of each value that is given, by name: where it is given.
 
@@ -82,6 +100,10 @@ class Settings:
     sampling: float | Literal["estimate"] | None = None
     signal: int | str | None = None
     frame: int | None = None
+    scan_shape: tuple[int, int] | None = None
+    angular_sampling: float | None = None
+    centre: tuple[float, float] | None = None
+    detectors: tuple[Detector, ...] | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, other: Settings) -> Settings:
@@ -250,7 +272,7 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     Traceback (most recent call last):
     ...
     ValueError: energy: unknown key, did you mean energy_kev? Known are host, dopants, fractions, lattice_constant, \
-energy_kev, detector, sampling, signal, frame
+energy_kev, detector, sampling, signal, frame, scan_shape, angular_sampling, centre, detectors
     """
     checked: dict[str, Any] = {}
     for key, value in values.items():
@@ -269,7 +291,7 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 
 def _option(key: str) -> str:
-    return "--" + {"dopants": "dopant"}.get(key, key).replace("_", "-")
+    return "--" + {"dopants": "dopant", "detectors": "annulus"}.get(key, key).replace("_", "-")
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
@@ -347,6 +369,35 @@ def _check_frame(name: str, value: Any) -> int:
     return value
 
 
+def _check_scan_shape(name: str, value: Any) -> tuple[int, int]:
+    try:
+        return check_scan_shape(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("scan_shape", name, 1)) from None
+
+
+def _check_angular_sampling(name: str, value: Any) -> float:
+    return check_number(name, value, "mrad/px", ANGULAR_SAMPLING_RANGE)
+
+
+def _check_centre(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_is_number, value)):
+        raise TypeError(
+            f"{name}: expected row and column of the undiffracted beam in px, such as [64, 64], got {value!r}"
+        )
+    return float(value[0]), float(value[1])
+
+
+def _check_detectors(name: str, value: Any) -> tuple[Detector, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise TypeError(f"{name}: expected a list such as [{{name: HAADF, inner: 70, outer: 200}}], got {value!r}")
+    detectors = tuple(_check_detector(f"{name}[{i}]", entry) for i, entry in enumerate(value))
+    for i, detector in enumerate(detectors):
+        if detector.inner is None or detector.outer is None:
+            raise ValueError(f"{name}[{i}]: expected both inner and outer in mrad, got {value[i]!r}")
+    return detectors
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
@@ -361,5 +412,9 @@ KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "sampling": _check_sampling,
     "signal": _check_signal,
     "frame": _check_frame,
+    "scan_shape": _check_scan_shape,
+    "angular_sampling": _check_angular_sampling,
+    "centre": _check_centre,
+    "detectors": _check_detectors,
 }
 """Keys of the files, and what checks their values."""

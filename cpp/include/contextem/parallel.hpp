@@ -10,10 +10,17 @@
 
 namespace contextem {
 
-// Number of threads for `count` items: n_threads (0: all cores), but no more than one per `grain` items.
+// What n_threads = 0 stands for where the calling thread shares the cores with others; 0: all cores.
+inline int& thread_limit() {
+    thread_local int limit = 0;
+    return limit;
+}
+
+// Number of threads for `count` items: n_threads (0: thread_limit()), but no more than one per `grain` items.
 inline Index thread_count(Index count, Index grain, int n_threads) {
+    const int wanted = n_threads > 0 ? n_threads : thread_limit();
     const Index available =
-        n_threads > 0 ? n_threads : static_cast<Index>(std::max(1u, std::thread::hardware_concurrency()));
+        wanted > 0 ? wanted : static_cast<Index>(std::max(1u, std::thread::hardware_concurrency()));
     return std::max<Index>(1, std::min(available, count / std::max<Index>(1, grain)));
 }
 

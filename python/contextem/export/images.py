@@ -23,6 +23,36 @@ _COLOUR_OF = dict(zip((*CLASSES, "unknown", "contaminated"), (*COLOURS, "#FFFFFF
 _RING = 0.8  # bonds, diameter of a marker: it frames its column and leaves the next one free
 
 
+def write_image(path: str | os.PathLike[str], micrograph: Micrograph) -> None:
+    """Write the pixels as float32 tif with their sampling, which ImageJ, HyperSpy and `contextem.read` understand.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    micrograph : Micrograph
+        What to write.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from contextem.micrograph import Micrograph, read
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "image.tif"
+    ...     write_image(path, Micrograph(np.eye(64, dtype=np.float32), sampling=0.21))
+    ...     round(read(path).sampling, 6)
+    0.21
+    """
+    import tifffile
+
+    per_nm = 10.0 / micrograph.sampling
+    with whole_file(path) as temporary:
+        tifffile.imwrite(
+            temporary, micrograph.as_float("float32"), imagej=True, resolution=(per_nm, per_nm), metadata={"unit": "nm"}
+        )
+
+
 def write_hspy(
     result: Classification,
     path: str | os.PathLike[str],

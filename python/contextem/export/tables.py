@@ -110,18 +110,35 @@ def write_parquet(result: Classification, path: str | os.PathLike[str], *, overw
         If the file exists and may not be replaced.
     """
     with needs_extra("parquet"):
-        import pyarrow as pa
         from pyarrow import parquet
+
+    told = arrow_table(result)
+    told = told.replace_schema_metadata({"contextem_summary": json.dumps(result.summary(), ensure_ascii=False)})
+    with whole_file(path, overwrite=overwrite) as temporary:
+        parquet.write_table(told, temporary)
+
+
+def arrow_table(result: Classification) -> Any:
+    """Return the table as `pyarrow.Table`: classes as a dictionary, units in the metadata of the fields.
+
+    Parameters
+    ----------
+    result : Classification
+        N columns.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If pyarrow is not installed.
+    """
+    with needs_extra("parquet"):
+        import pyarrow as pa
 
     columns: dict[str, Any] = table(result)
     columns["class"] = pa.DictionaryArray.from_arrays(result.labels.astype(np.int8), list(CLASSES))
     arrays = [pa.array(values) for values in columns.values()]
-    schema = pa.schema(
-        [
-            pa.field(name, array.type, metadata={"unit": UNITS[name]} if name in UNITS else None)
-            for name, array in zip(columns, arrays, strict=True)
-        ],
-        metadata={"contextem_summary": json.dumps(result.summary(), ensure_ascii=False)},
-    )
-    with whole_file(path, overwrite=overwrite) as temporary:
-        parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary)
+    fields_ = [
+        pa.field(name, array.type, metadata={"unit": UNITS[name]} if name in UNITS else None)
+        for name, array in zip(columns, arrays, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields_))

@@ -1,0 +1,174 @@
+"""The output folder of a batch: where everything lies, what is finished, and what is left.
+
+    columns/NAME.parquet     a row a column, of one input
+    images/NAME.DETECTOR.tif virtual images of a 4D-STEM scan
+    log/SHARD.jsonl          a line a part: when, how long, how much memory
+    .batch/plan.json         the parts, and where their inputs lie
+    .batch/records/NAME.json written last: that a part is finished, with the summaries of its micrographs
+
+and, once merged, micrographs.csv, failures.csv, summary.json, report.html.  Every file appears whole, under its name,
+or not at all; what a killed run leaves is a hidden temporary file, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contextem._output import whole_file
+from contextem.batch.plan import Part
+
+SCHEMA = 1
+"""Version of the files in the output folder."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a part.
+
+    Attributes
+    ----------
+    part : str
+        Its name.
+    fingerprint : str
+        What it depended on, see `Part.fingerprint`.
+    micrographs : list of dict
+        The summary of each, with its "name" and "frame" in front.
+    failures : list of dict
+        "name" and "reason" of each that could not be classified, and whether that is "final": its own fault, and
+        not one of the disk, the memory or a worker.
+    table_bytes : int
+        Size of its table; 0 where there is none.
+    """
+
+    part: str
+    fingerprint: str
+    micrographs: list[dict[str, Any]]
+    failures: list[dict[str, Any]]
+    table_bytes: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether another run would come to the same."""
+        return all(each["final"] for each in self.failures)
+
+    @property
+    def columns(self) -> int:
+        """Columns in its table."""
+        return sum(each["columns"] for each in self.micrographs)
+
+
+class Store:
+    """An output folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by what is written first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def locks(self) -> Path:
+        """Folder of the locks."""
+        return self.folder / ".batch" / "locks"
+
+    @property
+    def tables(self) -> Path:
+        """Folder of the tables."""
+        return self.folder / "columns"
+
+    def table(self, part: Part) -> Path:
+        """Return where the table of a part lies."""
+        return self.tables / part.table
+
+    def image(self, part: Part, detector: str) -> Path:
+        """Return where a virtual image lies."""
+        return self.folder / "images" / f"{part.input}.{detector}.tif"
+
+    def log(self, name: str) -> Path:
+        """Return where the log of a run lies."""
+        return self.folder / "log" / f"{name}.jsonl"
+
+    def record(self, name: str) -> Record | None:
+        """Return what became of a part, None while nothing did.
+
+        Raises
+        ------
+        ValueError
+            If it was written by a version that keeps other records.
+        """
+        path = self._record(name)
+        if not path.exists():
+            return None
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told.pop("schema", None) != SCHEMA:
+            raise ValueError(
+                f"output: expected records of schema {SCHEMA}, got {path} of another version of contextem; choose "
+                "another folder with -o"
+            )
+        return Record(**told)
+
+    def write_record(self, record: Record) -> None:
+        """Say that a part is finished; to be done when everything else of it is written."""
+        told = {"schema": SCHEMA, **vars(record)}
+        with whole_file(self._record(record.part)) as temporary:
+            temporary.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+
+    def is_whole(self, part: Part, record: Record) -> bool:
+        """Whether the table that a record tells of is there, and has its size."""
+        return self.table_bytes(part) == record.table_bytes
+
+    def table_bytes(self, part: Part) -> int:
+        """Return the size of the table of a part, 0 where there is none."""
+        path = self.table(part)
+        return path.stat().st_size if path.exists() else 0
+
+    def remove(self, part: Part) -> None:
+        """Remove what was made of a part, first that it is finished."""
+        self._record(part.name).unlink(missing_ok=True)
+        self.table(part).unlink(missing_ok=True)
+
+    def plan(self) -> dict[str, dict[str, Any]]:
+        """Return all parts that were ever planned, by name.
+
+        Raises
+        ------
+        ValueError
+            If the plan cannot be read.
+        """
+        path = self.folder / ".batch" / "plan.json"
+        if not path.exists():
+            return {}
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            assert told["schema"] == SCHEMA
+            return {each["name"]: each for each in told["parts"]}
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"output: expected the plan of a batch of schema {SCHEMA}, got {path}; choose another folder with -o"
+            ) from error
+
+    def extend_plan(self, parts: Sequence[Part]) -> None:
+        """Add parts to the plan."""
+        before = self.plan()
+        after = before | {part.name: part.to_dict() for part in parts}
+        if after != before:
+            told = {"schema": SCHEMA, "parts": list(after.values())}
+            with whole_file(self.folder / ".batch" / "plan.json") as temporary:
+                temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def sweep(self) -> None:
+        """Remove temporary files that killed runs have left; nobody may be at work."""
+        for folder in (self.tables, self.folder / "images", self.folder / ".batch" / "records"):
+            for path in folder.rglob(".*"):
+                if path.is_file():
+                    path.unlink()
+
+    def _record(self, name: str) -> Path:
+        return self.folder / ".batch" / "records" / f"{name}.json"
