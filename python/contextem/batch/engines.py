@@ -119,7 +119,7 @@ class Dask:
                 submitted.append(future)
             return submitted
 
-        done = as_completed(submit())
+        done = as_completed(submit(), loop=self.client.loop)
         for future in done:
             yield _outcome(future, running.pop(future.key), work)
             for more in submit():
