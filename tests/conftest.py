@@ -60,7 +60,7 @@ def cuda_arrays():
     return lambda array: torch.as_tensor(array, device="cuda")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slurm() -> Iterator[one_node_slurm.Slurm]:
     """Cluster of one node; the test is skipped where CONTEXTEM_SLURM is not 1 or none can be started."""
     if os.environ.get("CONTEXTEM_SLURM") != "1":

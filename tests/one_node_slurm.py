@@ -33,7 +33,6 @@ SlurmctldHost=localhost(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
-CredType=cred/munge
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -111,7 +110,8 @@ class Slurm:
             script.write_text(text)
         if array is not None:
             options = (*options, f"--array={array}")
-        return int(self.run("sbatch", "--parsable", *options, script, *arguments, env=env, cwd=cwd).split(";")[0])
+        command = ("sbatch", "--parsable", *options, script, *arguments)
+        return int(self.run(*command, env=env, cwd=cwd or self.folder).split(";")[0])
 
     def states(self, job: int) -> dict[int, State]:
         """Return the state of each task of an array, by its number, or of a job that isn't one, by 0."""

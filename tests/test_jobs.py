@@ -1,8 +1,9 @@
 """The packaged job scripts: they parse, and what they call exists."""
 
+import os
 import re
 import subprocess
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 import click
 import pytest
@@ -12,6 +13,8 @@ from contextem.cli import main
 FOLDER = files("contextem") / "examples" / "jobs"
 SCRIPTS = sorted(script.name for script in FOLDER.iterdir() if script.is_file())
 BATCH = main.get_command(click.Context(main), "batch")
+SBATCH = {"--parsable", "--dependency", "--wrap"}
+"""Options of sbatch, in the comments."""
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name.endswith(".sh")])
@@ -23,24 +26,32 @@ def test_script_parses(name):
 @pytest.mark.skipif(BATCH is None, reason="there is no contextem batch")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_options_are_those_of_the_command(name):
-    """Also those in comments; what is sbatch's stands on lines that name no contextem."""
     text = (FOLDER / name).read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if re.search(r"contextem batch|--context|\*command", line)]
-    used = set(re.findall(r"(?<![\w-])(--[a-z-]+|-o)\b", "\n".join(lines))) - {"--parsable", "--dependency", "--wrap"}
-    known = {option for parameter in BATCH.params for option in parameter.opts}
-    assert {"--context", "-o"} <= used <= known
+    lines = [line for line in text.splitlines() if re.search(r"contextem batch|--context|--scheduler", line)]
+    used = set(re.findall(r"(?<![\w-])(--[a-z-]+|-o)\b", "\n".join(lines)))
+    known = {option for parameter in BATCH.commands["run"].params for option in parameter.opts}
+    assert {"--context", "-o"} <= used - SBATCH <= known
+
+
+def test_one_node_takes_all_cards_and_hands_on_arguments_and_status(tmp_path):
+    (tmp_path / "contextem").write_text('#!/bin/sh\nprintf "%s|" "$@"\nexit 3\n')
+    (tmp_path / "contextem").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    with as_file(FOLDER / "one_node.sh") as script:
+        done = subprocess.run(["bash", script, "a b.dm4", "-o", "out"], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("batch|a b.dm4|-o|out|--device|cuda:all|", 3)
 
 
 def test_dask_asks_slurm_for_the_threads_and_the_time_that_the_script_says(monkeypatch):
     """The script that dask-jobqueue would submit, from the very arguments of the example."""
-    jobqueue = pytest.importorskip("dask_jobqueue")
+    jobqueue = pytest.importorskip("dask_jobqueue.slurm")
     asked = {}
 
     class Cluster:
         scheduler_address = "tcp://192.0.2.7:8786"
 
         def __init__(self, **settings):
-            asked["script"] = jobqueue.slurm.SLURMJob(self.scheduler_address, "worker", **settings).job_script()
+            asked["script"] = jobqueue.SLURMJob(self.scheduler_address, "worker", **settings).job_script()
 
         def __enter__(self):
             return self

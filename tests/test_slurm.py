@@ -1,6 +1,7 @@
 """Batches on a SLURM cluster: a real one of one node that lives as long as these tests."""
 
 import contextlib
+import csv
 import os
 import socket
 import sys
@@ -19,14 +20,8 @@ from contextem.examples import demo_micrograph
 
 pytestmark = pytest.mark.slurm
 JOBS = files("contextem") / "examples" / "jobs"
-WORKERS = """
-import os, sys
-from distributed import Client
-print(*sys.argv[1:])
-with Client(sys.argv[-1]) as client:
-    for name in ("SLURM_JOB_ID", "OMP_NUM_THREADS"):
-        print(client.submit(os.getenv, name).result(60))
-"""
+BATCH = main.get_command(click.Context(main), "batch")
+needs_batch = pytest.mark.skipif(BATCH is None, reason="there is no contextem batch")
 
 
 def test_array_tasks_know_their_place_and_their_exit_codes_are_seen(slurm, tmp_path):
@@ -109,22 +104,24 @@ def commands(tmp_path):
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.mark.parametrize("name", ["slurm_array.sh", "slurm_gpu.sh"])
-def test_packaged_scripts_are_accepted_and_hand_on_their_arguments(slurm, commands, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("slurm_array.sh", "--workers|2|--memory|6144M|"), ("slurm_gpu.sh", "--device|cuda|--memory|12288M|")],
+)
+def test_packaged_scripts_are_accepted_and_hand_on_their_arguments(slurm, commands, tmp_path, name, more):
     """The command in the place of contextem writes down what it is given."""
-    fake = Path(commands["PATH"].split(os.pathsep)[0]) / "contextem"
-    fake.write_text('#!/bin/sh\necho "$* $OMP_NUM_THREADS" > "$SLURM_ARRAY_TASK_ID.txt"\n')
+    fake = tmp_path / "bin" / "contextem"
+    fake.write_text('#!/bin/sh\nprintf "%s|" "$@" > "$SLURM_ARRAY_TASK_ID.txt"\n')
     job = slurm.sbatch(JOBS / name, "a b.tif", "-o", "out", array="1-2", env=commands, cwd=tmp_path)
     assert {task: state.name for task, state in slurm.wait(job).items()} == {1: "COMPLETED", 2: "COMPLETED"}
-    device = " --device cuda" if "gpu" in name else ""
     for task in (1, 2):
-        assert (tmp_path / f"{task}.txt").read_text() == f"batch a b.tif -o out{device} 2\n"
+        assert (tmp_path / f"{task}.txt").read_text() == f"batch|a b.tif|-o|out|{more}"
         assert (tmp_path / f"contextem-{job}_{task}.log").read_text() == ""
 
 
-@pytest.mark.skipif(main.get_command(click.Context(main), "batch") is None, reason="there is no contextem batch")
-def test_batch_array_is_merged_by_the_job_that_depends_on_it(slurm, commands, tmp_path):
-    """Seven crops of the packaged micrograph, shared among three tasks."""
+@pytest.fixture
+def fields(tmp_path):
+    """Return seven crops of the packaged micrograph as files, and the options that say what they show."""
     image = demo_micrograph().micrograph
     paths = [tmp_path / f"field{i}.tif" for i in range(7)]
     for i, path in enumerate(paths):
@@ -132,33 +129,62 @@ def test_batch_array_is_merged_by_the_job_that_depends_on_it(slurm, commands, tm
     (tmp_path / "context.yaml").write_text(
         f"host: WSe2\ndopants: [Cr]\nenergy_kev: 80\ndetector: HAADF\nsampling: {image.sampling}\n"
     )
+    return [*map(str, paths), "--context", str(tmp_path / "context.yaml"), "-o", str(tmp_path / "out")]
+
+
+def columns_found(folder):
+    """Return the number of columns of each micrograph, by its name, after comparing it with the tables."""
+    with (folder / "micrographs.csv").open(newline="") as file:
+        found = {row["micrograph"]: int(row["columns"]) for row in csv.DictReader(file)}
+    dataset = pytest.importorskip("pyarrow.dataset")
+    assert dataset.dataset(folder / "columns").count_rows() == sum(found.values())
+    return found
+
+
+@needs_batch
+def test_batch_array_goes_on_after_a_task_was_killed_and_is_merged(slurm, commands, fields, tmp_path):
+    """Task 2 of three is killed at first; the merge says so, and the same two submissions again complete it."""
+    program = tmp_path / "bin" / "contextem"
+    whole = program.read_text()
+    program.write_text(whole.replace("exec", '[ "$SLURM_ARRAY_TASK_ID" != 2 ] || kill -KILL $$\nexec', 1))
     given = {"env": commands, "cwd": tmp_path}
-    array = slurm.sbatch(
-        JOBS / "slurm_array.sh", *paths, "--context", "context.yaml", "-o", "out", array="1-3", **given
-    )
-    script = "#!/bin/sh\ncontextem batch merge out"
-    merge = slurm.sbatch(script, options=(f"--dependency=afterany:{array}", "--output=merge.log"), **given)
-    assert slurm.wait(merge, 180)[0].name == "COMPLETED", (tmp_path / "merge.log").read_text()
-    logs = "".join(log.read_text() for log in tmp_path.glob("contextem-*.log"))
-    assert {task: state.name for task, state in slurm.states(array).items()} == dict.fromkeys((1, 2, 3), "COMPLETED"), (
-        logs
-    )
-    written = " ".join(str(path) for path in (tmp_path / "out").rglob("*"))
-    assert all(path.stem in written for path in paths)
+
+    def submit(log):
+        one = ("--cpus-per-task=1",)
+        array = slurm.sbatch(JOBS / "slurm_array.sh", *fields, options=one, array="1-3", **given)
+        options = (f"--dependency=afterany:{array}", f"--output={log}")
+        merge = slurm.sbatch("#!/bin/sh\ncontextem batch merge out", options=options, **given)
+        merged = slurm.wait(merge, 180)[0]
+        states = slurm.states(array)
+        assert states[1].name == states[3].name == "COMPLETED", (tmp_path / f"contextem-{array}_1.log").read_text()
+        return states[2], merged, (tmp_path / log).read_text()
+
+    state, merged, said = submit("merge1.log")
+    assert (state.name, state.signal) == ("FAILED", 9)
+    assert (merged.name, merged.exit_code) == ("FAILED", 1)
+    assert said.startswith("5 micrographs") and "2 parts are not done yet" in said
+    assert set(columns_found(tmp_path / "out")) == {f"field{i}.tif" for i in (0, 2, 3, 5, 6)}
+
+    program.write_text(whole)
+    state, merged, said = submit("merge2.log")
+    assert state.name == merged.name == "COMPLETED", said
+    assert said.startswith("7 micrographs")
+    found = columns_found(tmp_path / "out")
+    assert set(found) == {f"field{i}.tif" for i in range(7)} and min(found.values()) > 100
 
 
-def test_dask_workers_are_jobs_that_the_cluster_starts(slurm, tmp_path):
-    """The packaged example, with a package in the place of contextem that asks the workers who they are."""
+@needs_batch
+def test_batch_is_done_by_dask_workers_that_slurm_starts(slurm, fields, tmp_path):
+    """The packaged example, which dask-jobqueue submits jobs for; they end with it."""
     pytest.importorskip("dask_jobqueue")
-    package = tmp_path / "contextem"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "cli.py").write_text(WORKERS)
-    environment = {"PYTHONPATH": str(tmp_path), "DASK_JOBQUEUE__SLURM__INTERFACE": "lo"}
-    said = slurm.run(sys.executable, JOBS / "dask_slurm.py", "a.tif", env=environment, cwd=tmp_path)
-    words, job, threads = said.splitlines()
-    assert words.startswith("batch a.tif --scheduler tcp://127.0.0.1:")
-    assert threads == "1" and slurm.wait(int(job))[0].name == "CANCELLED"
+    environment = {"DASK_JOBQUEUE__SLURM__INTERFACE": "lo"}
+    said = slurm.run(sys.executable, JOBS / "dask_slurm.py", *fields, env=environment, cwd=tmp_path)
+    assert "7 of 7 parts done" in said
+    assert len(columns_found(tmp_path / "out")) == 7
+    jobs = {log.stem.rpartition("-")[2] for log in (tmp_path / "contextem-logs").glob("dask-worker-*")}
+    assert jobs
+    for job in jobs:
+        assert slurm.wait(int(job))[0].name in ("CANCELLED", "COMPLETED")
 
 
 def processes_in(space):

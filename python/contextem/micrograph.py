@@ -365,6 +365,8 @@ class Series(Sequence[Micrograph]):
         if self._recording.is_series:
             frame %= len(self)
             data, source = data[frame], f"{source}[{frame}]"
+        if (compute := getattr(data, "compute", None)) is not None:
+            data = compute(scheduler="synchronous")  # here: a worker of dask would hand the open file to others
         return _to_micrograph(replace(self._recording, data=np.asarray(data)), source, **self._said)
 
 

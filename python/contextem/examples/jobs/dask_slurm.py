@@ -9,7 +9,7 @@ What the cluster wants besides, such as a partition or an account, is best said 
 import subprocess
 import sys
 
-from dask_jobqueue import SLURMCluster
+from dask_jobqueue.slurm import SLURMCluster
 
 
 def main() -> int:

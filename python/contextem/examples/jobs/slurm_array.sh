@@ -10,10 +10,10 @@
 #SBATCH --job-name=contextem
 #SBATCH --array=1-8
 #SBATCH --cpus-per-task=2
-#SBATCH --mem-per-cpu=4G
+#SBATCH --mem=8G
 #SBATCH --time=04:00:00
 #SBATCH --output=contextem-%A_%a.log
 #SBATCH --requeue
 
-export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
-exec contextem batch "$@"
+export OMP_NUM_THREADS=1 # the workers share the cores
+exec contextem batch "$@" --workers "$SLURM_CPUS_PER_TASK" --memory "$((SLURM_MEM_PER_NODE * 3 / 4))M"

@@ -8,10 +8,9 @@
 #SBATCH --array=1-4
 #SBATCH --gpus=1
 #SBATCH --cpus-per-task=2
-#SBATCH --mem-per-cpu=8G
+#SBATCH --mem=16G
 #SBATCH --time=01:00:00
 #SBATCH --output=contextem-%A_%a.log
 #SBATCH --requeue
 
-export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
-exec contextem batch "$@" --device cuda
+exec contextem batch "$@" --device cuda --memory "$((SLURM_MEM_PER_NODE * 3 / 4))M"

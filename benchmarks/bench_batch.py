@@ -1,0 +1,133 @@
+"""Sixty-four micrographs of 1024 x 1024 px, half a million columns, by `contextem batch` from files to merged tables.
+
+Beside it atomap on a quarter of one of them: its column finding and the refinement by two-dimensional Gaussians alone.
+It runs in a process of its own, by the interpreter that CONTEXTEM_ATOMAP names, or else by this one; where that has no
+atomap, our own figures are printed alone.  Times are by the clock on the wall, the start of our processes included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+import pytest
+import tifffile
+from roofline import warn_of_blas_settings
+
+from contextem.cli import main
+from contextem.context import Context
+from contextem.simulate.dataset import simulate_micrograph
+
+COUNT, SIDE, SAMPLING = 64, 1024, 0.19
+RATE, ADVANTAGE = 25_000, 20
+"""The bars on two cores: columns a second, and times atomap."""
+ATOMAP = """
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+import hyperspy.api as hs
+from atomap.api import Sublattice, get_atom_positions
+image, separation = np.load(sys.argv[1]), int(sys.argv[2])
+start = time.perf_counter()
+positions = get_atom_positions(hs.signals.Signal2D(image), separation=separation)
+found = time.perf_counter()
+sublattice = Sublattice(positions, image=image)
+sublattice.find_nearest_neighbors()
+sublattice.refine_atom_positions_using_2d_gaussian(show_progressbar=False)
+end = time.perf_counter()
+positions = sublattice.atom_positions.tolist()
+print(json.dumps({"finding": found - start, "refinement": end - found, "positions": positions}))
+"""
+
+
+class Batch(NamedTuple):
+    """Files to classify, and what is true of them."""
+
+    files: list[Path]
+    context: Path
+    columns: int
+    """In all of them together."""
+    first: np.ndarray
+    """Positions in the first, px."""
+    host: Context
+
+
+def render(folder: Path) -> Batch:
+    """Write the micrographs as TIFF, each with another lattice, dose, defects and drift, and what is said of them."""
+    files, positions = [], []
+    for seed in range(COUNT):
+        simulated = simulate_micrograph(
+            "WSe2", "Cr", 80e3, "HAADF", seed, size=SIDE * SAMPLING, sampling=SAMPLING, dose=5000.0
+        )
+        files.append(folder / f"field{seed:02}.tif")
+        tifffile.imwrite(files[-1], simulated.micrograph.data)
+        positions.append(simulated.columns.positions)
+    assert len({each.tobytes() for each in positions}) == COUNT
+    context = folder / "context.yaml"
+    context.write_text(f"host: WSe2\ndopants: [Cr]\nenergy_kev: 80\ndetector: HAADF\nsampling: {SAMPLING}\n")
+    return Batch(files, context, sum(map(len, positions)), positions[0], simulated.context)
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory) -> Batch:
+    warn_of_blas_settings()
+    return render(tmp_path_factory.mktemp("micrographs"))
+
+
+def atomap_seconds(batch: Batch, folder: Path) -> float | None:
+    """Return what atomap needs for a column, s, after checking that what it finds are columns."""
+    python = os.environ.get("CONTEXTEM_ATOMAP", sys.executable)
+    if subprocess.run([python, "-c", "import atomap"], capture_output=True).returncode:
+        print(f"{python} has no atomap: pip install 'contextem[bench]'")
+        return None
+    from scipy.spatial import cKDTree
+
+    image = tifffile.imread(batch.files[0])[: SIDE // 2, : SIDE // 2]
+    np.save(folder / "image.npy", image)
+    bond = batch.host.lattice_constant / SAMPLING / np.sqrt(3)
+    separation = str(round(bond / 2))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, "-c", ATOMAP, folder / "image.npy", separation]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    said = json.loads(done.stdout)
+    positions = np.array(said["positions"])[:, ::-1]
+    gap, _ = cKDTree(batch.first).query(positions)
+    assert len(positions) > 0.6 * (batch.first < SIDE // 2).all(axis=1).sum()
+    assert np.mean(gap < 0.3 * bond) > 0.9
+    each = {name: said[name] / len(positions) for name in ("finding", "refinement")}
+    print(
+        f"atomap: {len(positions)} columns in {' x '.join(map(str, image.shape))} px, a column "
+        f"{1e6 * each['finding']:.0f} us to find and {1e3 * each['refinement']:.2f} ms to refine"
+    )
+    return sum(each.values())
+
+
+@pytest.mark.skipif(main.get_command(click.Context(main), "batch") is None, reason="there is no contextem batch")
+def test_batch_of_half_a_million_columns(batch, tmp_path, capsys):
+    command = [sys.executable, "-m", "contextem.cli", "batch", *batch.files]
+    start = time.perf_counter()
+    subprocess.run([*command, "--context", batch.context, "-o", tmp_path / "out"], check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    found = columns_of(tmp_path / "out")
+    assert found == pytest.approx(batch.columns, rel=0.01)
+    rate = found / seconds
+    with capsys.disabled():
+        print(f"\n{found} columns of {COUNT} micrographs in {seconds:.1f} s: {rate:,.0f} columns/s (bar {RATE:,})")
+        rival = atomap_seconds(batch, tmp_path)
+        if rival is not None:
+            print(f"{rate * rival:.0f} times atomap (bar {ADVANTAGE})")
+            assert rate * rival >= ADVANTAGE
+
+
+def columns_of(folder: Path) -> int:
+    """Return how many columns the tables have."""
+    import pyarrow.dataset
+
+    return pyarrow.dataset.dataset(folder / "columns").count_rows()
