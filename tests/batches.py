@@ -51,3 +51,33 @@ def contextem(*arguments, cwd=None, **environment) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
     )
+
+
+ANNULI = {"HAADF": (70.0, 190.0), "MAADF": (40.0, 70.0)}
+ANGULAR_SAMPLING = 12.0
+"""mrad/px of the patterns that `write_scan` writes."""
+
+
+def write_scan(path: Path, images: dict[str, np.ndarray], *, side: int = 32) -> None:
+    """Write diffraction patterns whose sums over the annuli are the images, counts, and which have a bright disc."""
+    shape = next(iter(images.values())).shape
+    patterns = np.zeros((*shape, side, side), np.uint16)
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    angle = ANGULAR_SAMPLING * np.hypot(rows, columns)
+    patterns[..., angle < 30.0] = 2000
+    for name, counts in images.items():
+        seen = np.flatnonzero(((angle >= ANNULI[name][0]) & (angle < ANNULI[name][1])).ravel())
+        share, rest = np.divmod(counts, len(seen))
+        flat = patterns.reshape(*shape, -1)
+        flat[..., seen] = share[..., None] + (np.arange(len(seen)) < rest[..., None])
+    np.save(path, patterns)
+
+
+def scan_images(size: float = 22.0) -> dict[str, np.ndarray]:
+    """Return what two detectors see of a monolayer, counts, at 0.2 Å/px."""
+    return {
+        name: np.rint(
+            simulate_micrograph("WSe2", "Cr", 80e3, name, 5, size=size, sampling=0.2, dose=5000.0).micrograph.data
+        ).astype(np.int64)
+        for name in ANNULI
+    }
