@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,3 +58,21 @@ def cuda_arrays():
     if not torch.cuda.is_available():
         pytest.skip("no array library for CUDA: torch is a CPU build")
     return lambda array: torch.as_tensor(array, device="cuda")
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of HyperSpy's test files; those in archives unpacked beside."""
+    folder = os.environ.get("CONTEXTEM_FORMATS")
+    if folder is None:
+        pytest.skip("CONTEXTEM_FORMATS does not name a folder with the test files of HyperSpy 1.7")
+
+    def find(name: str) -> Path:
+        archive, _, member = name.partition("!")
+        if not member:
+            return Path(folder) / name
+        target = tmp_path_factory.getbasetemp() / "real"
+        with zipfile.ZipFile(Path(folder) / archive) as file:
+            return Path(file.extract(member, target))
+
+    return find
