@@ -3,6 +3,7 @@
 Real files are those of HyperSpy 1.7, see `test_formats.py`.
 """
 
+import json
 import math
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from microscope_files import write_blo, write_dm, write_mib, write_mrc, write_py4dstem, write_signal, write_zspy
 
 from contextem.diffraction import read_scan, wavelength
-from contextem.geometry import NoDiscError, find_disc, find_geometry, share_on_detector
+from contextem.geometry import Geometry, NoDiscError, find_disc, find_geometry, share_on_detector
 from contextem.micrograph import Detector, ReadError
 from contextem.virtual import scan_geometry, virtual_images
 
@@ -75,7 +76,7 @@ def test_the_centre_is_found(npy):
     assert geometry.semiangle == geometry.radius * MRAD
     assert geometry.descan < 0.2
     assert geometry.patterns == ROWS * COLUMNS
-    assert geometry.to_dict()["centre"] == list(geometry.centre)
+    assert Geometry(**json.loads(json.dumps(geometry.to_dict()))).radius == geometry.radius
     images = virtual_images(npy, DETECTORS)
     again = virtual_images(npy, DETECTORS, centre=geometry)
     for image, same, detector in zip(images, again, DETECTORS, strict=True):
@@ -517,6 +518,9 @@ def test_patterns_without_a_clear_disc(values, message):
         find_geometry(quarters, numbers)
     geometry = find_geometry(quarters, numbers, centre=(20, 21), angular_sampling=2.0)
     assert (geometry.centre, geometry.radius, geometry.semiangle, geometry.origin) == ((20.0, 21.0), None, None, "user")
+    assert geometry.remarks == (
+        "no clear disc of the undiffracted beam is seen, so that the centre that is given is not checked",
+    )
 
 
 def test_descan_is_told(tmp_path):
@@ -526,6 +530,30 @@ def test_descan_is_told(tmp_path):
     assert scan_geometry(scan).descan == pytest.approx(3.0, abs=0.2)
     with pytest.warns(UserWarning, match=r"^scan.npy: the undiffracted beam moves by [23]\.\d px over the scan"):
         virtual_images(scan, DETECTORS[:1])
+
+
+def test_a_centre_that_is_not_that_of_the_disc_is_told(npy):
+    with pytest.warns(
+        UserWarning, match=r"^scan.npy: the centre that is given, \(25.0, 22.5\) px, is 3.5 px from that of"
+    ):
+        virtual_images(npy, DETECTORS[:1], centre=CENTRE[::-1])
+
+
+def test_quarters_without_a_disc_are_told():
+    quarters = np.stack([pattern()] * 3 + [np.ones((SIDE, SIDE))])
+    geometry = find_geometry(quarters, np.ones(4, dtype=int))
+    assert geometry.descan is None
+    assert geometry.remarks == (
+        "not every quarter of the scan shows the undiffracted beam by itself, so that descan is not checked",
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.float64])
+def test_pixels_of_other_types(tmp_path, dtype):
+    np.save(tmp_path / "scan.npy", DATA.astype(dtype))
+    scan = read_scan(tmp_path / "scan.npy", sampling=0.2, angular_sampling=MRAD)
+    (image,) = virtual_images(scan, DETECTORS[:1], centre=CENTRE)
+    np.testing.assert_array_equal(image.data, expected(DATA, DETECTORS[0], CENTRE))
 
 
 def test_annuli_that_leave_the_detector_or_reach_the_beam_are_told(npy):

@@ -14,7 +14,8 @@ iterative selection method", https://doi.org/10.1109/TSMC.1978.4310039.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ LEAST_RADIUS = 2.0
 
 TOLD_DESCAN = 1.0
 """px; how far the disc may move over the scan before it is told."""
+
+TOLD_OFFSET = 2.0
+"""px; how far a centre that is given may lie from that of the disc before it is told."""
 
 _ROUND = 0.08  # relative difference of the radii that area and second moments give, and of the two half axes
 _LEAST_SHARE = 0.5  # of the pixels above the level: in the disc
@@ -73,6 +77,8 @@ class Geometry:
         Of convergence, mrad: radius times angular sampling.
     patterns : int
         How many the mean was taken of.
+    remarks : tuple of str
+        What is to be warned of: descan, what could not be checked, a centre that is not that of the disc.
     """
 
     centre: tuple[float, float]
@@ -81,26 +87,11 @@ class Geometry:
     origin: str
     semiangle: float | None
     patterns: int
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {
-            "centre": list(self.centre),
-            "radius": self.radius,
-            "descan": self.descan,
-            "origin": self.origin,
-            "semiangle": self.semiangle,
-            "patterns": self.patterns,
-        }
-
-    def remarks(self) -> list[str]:
-        """Return what is to be warned of."""
-        if self.descan is None or self.descan <= TOLD_DESCAN:
-            return []
-        return [
-            f"the undiffracted beam moves by {self.descan:.1f} px over the scan, so that detectors see other angles in "
-            "its quarters; align the descan, or scan a smaller field"
-        ]
+        return asdict(self)
 
 
 def find_disc(pattern: NDArray[np.float64]) -> Disc:
@@ -202,15 +193,16 @@ def find_geometry(
                 f"centre: no disc of the undiffracted beam is found in the mean pattern, {error}; give where it is, in "
                 "px, as centre=(row, column) or --centre"
             ) from None
-    found = [] if disc is None else _discs(quarters, numbers)
-    places = [quarter.centre for quarter in found]
+    places = [] if disc is None else [quarter.centre for quarter in _discs(quarters, numbers)]
+    descan = max(math.dist(a, b) for a in places for b in places) if len(places) > 1 else None
     return Geometry(
-        centre=disc.centre if disc is not None and centre is None else centre or (0.0, 0.0),
+        centre=centre or _centre_of(disc),
         radius=None if disc is None else disc.radius,
-        descan=max(math.dist(a, b) for a in places for b in places) if len(places) > 1 else None,
+        descan=descan,
         origin="user" if centre is not None else f"of the bright disc in the mean of {count} patterns",
         semiangle=None if disc is None or angular_sampling is None else disc.radius * angular_sampling,
         patterns=count,
+        remarks=tuple(_remarks(centre, disc, descan)),
     )
 
 
@@ -279,6 +271,30 @@ def _discs(quarters: NDArray[np.float64], numbers: NDArray[np.intp]) -> list[Dis
         return [find_disc(quarter / number) for quarter, number in zip(quarters, numbers, strict=True) if number]
     except NoDiscError:
         return []
+
+
+def _centre_of(disc: Disc | None) -> tuple[float, float]:
+    assert disc is not None  # else a centre is given
+    return disc.centre
+
+
+def _remarks(centre: tuple[float, float] | None, disc: Disc | None, descan: float | None) -> Iterator[str]:
+    if disc is None:
+        yield "no clear disc of the undiffracted beam is seen, so that the centre that is given is not checked"
+        return
+    offset = 0.0 if centre is None else math.dist(centre, disc.centre)
+    if centre is not None and offset > TOLD_OFFSET:
+        yield (
+            f"the centre that is given, ({centre[0]:.1f}, {centre[1]:.1f}) px, is {offset:.1f} px "
+            f"from that of the undiffracted beam, ({disc.centre[0]:.1f}, {disc.centre[1]:.1f}) px"
+        )
+    if descan is None:
+        yield "not every quarter of the scan shows the undiffracted beam by itself, so that descan is not checked"
+    elif descan > TOLD_DESCAN:
+        yield (
+            f"the undiffracted beam moves by {descan:.1f} px over the scan, so that detectors see other angles in its "
+            "quarters; align the descan, or scan a smaller field"
+        )
 
 
 def _check_centre(centre: tuple[float, float], shape: tuple[int, int]) -> tuple[float, float]:

@@ -37,6 +37,7 @@ _READERS = 2  # one reads while the other sums
 _LONE_PIXEL = 0.1  # share of the sum over an annulus from which on a single pixel is told
 _FULL = 0.995  # share of an annulus on the detector up to which it is told
 
+_SUMMED = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")  # by the kernels
 _DARK = ("HAADF", "MAADF", "LAADF", "ADF")
 
 
@@ -192,11 +193,11 @@ def _masks(
     scan: DiffractionScan, detectors: Sequence[Detector], angular_sampling: float, geometry: Geometry
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Return which pixels each detector sees (D, ky, kx), and what is to be warned of."""
-    shape, remarks, masks = (scan.shape[2], scan.shape[3]), geometry.remarks(), []
+    shape, remarks, masks = (scan.shape[2], scan.shape[3]), list(geometry.remarks), []
     for detector in detectors:
         assert detector.inner is not None and detector.outer is not None
         inner, outer = detector.inner / angular_sampling, detector.outer / angular_sampling
-        mask = _annulus(shape, geometry.centre, inner, outer)
+        mask = annulus(shape, geometry.centre, inner, outer)
         if not mask.any():
             raise ValueError(
                 f"detectors: expected an annulus on the detector of {shape[0]} x {shape[1]} px and "
@@ -246,7 +247,7 @@ def _stream(
     readers = _READERS if patterns.least <= memory // _READERS else 1
     nbytes = max(patterns.least, min(BLOCK, memory // readers)) if patterns.least <= memory else memory
     jobs = patterns.jobs(nbytes)
-    sums = np.zeros((patterns.count, len(masks)))
+    sums, detectors = np.zeros((patterns.count, len(masks))), VirtualDetectors(masks)
     waiting, lock, done = iter(jobs), threading.Lock(), 0
 
     def take() -> tuple[int, ...] | None:
@@ -259,7 +260,8 @@ def _stream(
             with patterns.open(nbytes) as read:
                 while (job := take()) is not None:
                     for first, block in read(job):
-                        sums[first : first + len(block)] = _virtual_detectors(block, masks, n_threads)
+                        values = block if block.dtype.name in _SUMMED else block.astype(np.float64)
+                        sums[first : first + len(block)] = virtual_detectors(values, detectors, n_threads=n_threads)
                         if progress is not None:
                             with lock:
                                 done += len(block)
@@ -313,16 +315,21 @@ def _check_detectors(detectors: Sequence[Detector]) -> list[Detector]:
     return detectors
 
 
-# Stands in for contextem.virtual_detectors, with its signatures.
+# Stands in for contextem.virtual_detectors, with its names and signatures.
 
 
-def _annulus(shape: tuple[int, int], centre: tuple[float, float], inner: float, outer: float) -> NDArray[np.bool_]:
+def annulus(shape: tuple[int, int], centre: tuple[float, float], inner: float, outer: float) -> NDArray[np.bool_]:
     rows, columns = (np.arange(size) - at for size, at in zip(shape, centre, strict=True))
-    distance = np.hypot(rows[:, None], columns)
-    return np.asarray((distance >= inner) & (distance < outer))
+    squared = rows[:, None] ** 2 + columns**2
+    return np.asarray((squared >= inner**2) & (squared < outer**2))
 
 
-def _virtual_detectors(patterns: NDArray[Any], masks: NDArray[np.bool_], n_threads: int) -> NDArray[np.float64]:
+class VirtualDetectors:
+    def __init__(self, masks: NDArray[np.bool_]) -> None:
+        self.pixels = [np.flatnonzero(mask) for mask in masks]
+
+
+def virtual_detectors(patterns: NDArray[Any], masks: VirtualDetectors, *, n_threads: int = 0) -> NDArray[np.float64]:
     flat = patterns.reshape(len(patterns), -1)
-    seen = [np.take(flat, np.flatnonzero(mask), axis=1).astype(np.float64) for mask in masks]
+    seen = [np.take(flat, pixels, axis=1).astype(np.float64) for pixels in masks.pixels]
     return np.stack([values.sum(axis=1) for values in seen], axis=1)
