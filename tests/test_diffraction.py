@@ -231,7 +231,18 @@ FORMATS = {
     ),
 }
 CONTIGUOUS = {
-    *("scan.npy", "stack.npy", "big.npy", "scan.mrc", "scan.mib", "quad.mib", "said.mib", "scan.blo", "plain.zarr"),
+    *(
+        "scan.npy",
+        "stack.npy",
+        "big.npy",
+        "scan.mrc",
+        "scan.mib",
+        "quad.mib",
+        "said.mib",
+        "scan.blo",
+        "plain.zarr",
+        "scan.dm4",
+    ),
     *("old.zarr", "py4d.emd", "emdfile.h5", "old.h5"),
 }
 
@@ -323,6 +334,16 @@ def test_reciprocal_lengths_need_the_energy(tmp_path):
     ):
         read_scan(tmp_path / "scan.hspy")
     assert read_scan(tmp_path / "scan.hspy", angular_sampling=4.5).angular_sampling == 4.5
+
+
+def test_gatan_files_that_keep_images_instead_of_patterns(tmp_path):
+    units = {"scale": (1.0, 1.0, 0.02, 0.02)}
+    write_dm(tmp_path / "scan.dm4", [{"data": DATA, "units": "mrad"} | units], 4)
+    with pytest.raises(ReadError, match=r"^path: scan.dm4 keeps the scan pixel by pixel of the detector, save it"):
+        read_scan(tmp_path / "scan.dm4")
+    write_dm(tmp_path / "image.dm4", [{"data": DATA[0, 0]}], 4)
+    with pytest.raises(ReadError, match=r"^path: image.dm4 holds 0 scans of diffraction patterns, expected one"):
+        read_scan(tmp_path / "image.dm4")
 
 
 def test_wavelength_is_that_of_abtem():
@@ -654,3 +675,7 @@ def test_what_libertem_reads(tmp_path):
     np.testing.assert_array_equal(patterns.reshape(data.shape), data)
     (image,) = virtual_images(scan, DETECTORS[:1])
     np.testing.assert_array_equal(image.data, expected(data, DETECTORS[0], scan_geometry(scan).centre))
+    with pytest.raises(ValueError, match=r"^scan_shape: scan.xml holds 20 patterns, 5 more than a scan of 3 x 5 has"):
+        read_scan(tmp_path / "scan.xml", scan_shape=(3, 5))
+    with pytest.raises(ValueError, match=r"^scan_shape: scan.xml holds 20 patterns, 5 fewer than a scan of 5 x 5 has"):
+        read_scan(tmp_path / "scan.xml", scan_shape=(5, 5))

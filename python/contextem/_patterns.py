@@ -1,7 +1,7 @@
 """Diffraction patterns in files, read block by block into one buffer that is used again.
 
     Records      one run of records of the same size, each a header and a pattern, read at an offset
-    Chunks       an array of HDF5, Zarr or dask, in chunks that may be compressed, read chunk by chunk
+    Chunks       an array of HDF5 or Zarr in chunks, which may be compressed, read chunk by chunk
     Partitions   what LiberTEM reads
 
 What is in memory does not grow with the file.  Files are not mapped into memory, since what is mapped counts as the
@@ -235,11 +235,11 @@ class Chunks:
         target = block.reshape(*shape, *self.shape)
         try:
             if self.axes.endswith("reversed"):
-                target[...] = _in_memory(array[(..., *where[::-1])]).T
+                target[...] = np.asarray(array[(..., *where[::-1])]).T
             elif hasattr(array, "read_direct"):
                 array.read_direct(target, where)
             else:
-                target[...] = _in_memory(array[where])
+                target[...] = array[where]
         except OSError as error:
             raise ReadError(
                 f"path: {self.path.name} cannot be read from row {job[0]} of the scan on ({error})"
@@ -309,11 +309,6 @@ class Partitions:
 
 def _pieces(count: int, size: int) -> list[Job]:
     return [(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-def _in_memory(values: Any) -> NDArray[Any]:
-    compute = getattr(values, "compute", None)
-    return np.asarray(values if compute is None else compute(scheduler="synchronous"))
 
 
 def _check_memory(path: Path, least: int, nbytes: int, what: str) -> None:
