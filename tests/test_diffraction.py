@@ -276,7 +276,9 @@ def test_one_of_several_scans(tmp_path):
     ):
         read_scan(tmp_path / "scans.h5")
     for signal in ("second", 1, "1"):
-        (_, block), *_ = read_scan(tmp_path / "scans.h5", signal=signal).blocks()
+        scan = read_scan(tmp_path / "scans.h5", signal=signal)
+        (_, block), *_ = scan.blocks()
+        assert scan.provenance["signal"] == str(signal)
         np.testing.assert_array_equal(block[0], DATA[-1, 0])
     with pytest.raises(ReadError, match=r"^signal: expected index or name of one of the scans of scans.h5"):
         read_scan(tmp_path / "scans.h5", signal="third")
@@ -491,6 +493,24 @@ def test_disc_is_found_where_it_is(row, column, radius, noise):
     assert disc.radius == pytest.approx(radius, abs=0.5)
 
 
+def test_few_electrons_are_enough():
+    """Two to three electrons a pixel of the disc in the mean of all patterns."""
+    counts = np.random.default_rng(7).poisson(0.025 * pattern((100.3, 120.8), 30.0, 256))
+    disc = find_disc(counts.astype(float))
+    assert disc.centre == pytest.approx((100.3, 120.8), abs=0.3)
+    assert disc.radius == pytest.approx(30.0, abs=1.0)
+
+
+def test_the_sample_is_spread_over_a_large_scan(tmp_path):
+    """The beam moves from the first to the last column of 300 x 40 positions, of which one in 11 or so is read."""
+    disc = np.stack([pattern((8.0, 8.0 + shift), 4.0, 18) for shift in (0, 1)]).astype(np.uint8)
+    np.save(tmp_path / "scan.npy", disc[np.arange(40) // 20 * np.ones((300, 1), dtype=int)])
+    geometry = scan_geometry(read_scan(tmp_path / "scan.npy"))
+    assert geometry.centre == pytest.approx((8.0, 8.5), abs=0.1)
+    assert geometry.descan == pytest.approx(1.0, abs=0.05)
+    assert 1000 < geometry.patterns < 2000
+
+
 def test_defects_of_the_detector_do_not_move_the_disc():
     values = pattern()
     clean = find_disc(values)
@@ -522,10 +542,10 @@ def behind_a_round_stop(values):
     ("values", "message"),
     [
         (np.ones((SIDE, SIDE)), "it is the same everywhere"),
-        (np.random.default_rng(2).poisson(3.0, (SIDE, SIDE)).astype(float), "no region of it stands out"),
+        (np.random.default_rng(2).poisson(3.0, (SIDE, SIDE)).astype(float), "stand.* out"),
         (pattern((3.0, 20.0)), "its bright disc is cut by the edge of the detector"),
         (behind_a_stop(pattern(radius=12.0)), "no disc, as if a beam stop hid a part of it"),
-        (behind_a_round_stop(pattern(radius=12.0)), "has a hole, as if a beam stop hid the undiffracted beam"),
+        (behind_a_round_stop(pattern(radius=12.0)), "has a hole, as if a beam stop hid the beam or too few"),
         (pattern() + pattern((22.5, 10.0)), "no region of it stands out|no disc"),
     ],
 )

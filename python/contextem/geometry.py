@@ -4,11 +4,11 @@
     weight   w = (M - t) / (b - d) + 1/2, cut to 0 ... 1, on the bright disc and one pixel around it
     centre   c = sum(w x) / sum(w)            radius    r = sqrt(sum(w) / pi)
 
-M is the mean pattern after a median over 3 x 3 pixels, which takes out hot pixels and single lines; b and d are the two
-means.  The weight is 1 within the disc, however the intensity varies there, and counts pixels at its edge by their
-share.  A region that is no disc is refused: one of another area than its second moments tell, with a hole, or longer
-than wide, such as a beam behind its stop.  The level is that of Ridler and Calvard, "Picture thresholding using an
-iterative selection method", https://doi.org/10.1109/TSMC.1978.4310039.
+M is the mean pattern after a median over 3 x 3 pixels, which takes out hot pixels and single lines, and a slight blur
+against shot noise; b and d are the two means.  The weight is 1 within the disc, however the intensity varies there, and
+counts pixels at its edge by their share.  A region that is no disc is refused: one of another area than its second
+moments tell, with a hole, or longer than wide, such as a beam behind its stop.  The level is that of Ridler and
+Calvard, "Picture thresholding using an iterative selection method", https://doi.org/10.1109/TSMC.1978.4310039.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ TOLD_OFFSET = 2.0
 """px; how far a centre that is given may lie from that of the disc before it is told."""
 
 _ROUND = 0.08  # relative difference of the radii that area and second moments give, and of the two half axes
+_HOLE = 0.01  # share of a disc up to which a hole in it is one of shot noise
+_BLUR = 1.0  # px
 _LEAST_SHARE = 0.5  # of the pixels above the level: in the disc
 _LEAST_CONTRAST = 2.0  # of the disc over what surrounds it
 
@@ -118,13 +120,13 @@ def find_disc(pattern: NDArray[np.float64]) -> Disc:
     >>> disc.centre, round(disc.radius, 1)
     ((30.5, 33.0), 12.0)
     """
-    smooth = ndimage.median_filter(pattern, 3, mode="nearest")
+    smooth = ndimage.gaussian_filter(ndimage.median_filter(pattern, 3, mode="nearest"), _BLUR, mode="nearest")
     level, bright, dark = _level(smooth)
     regions, count = ndimage.label(smooth > level)
     if count == 0:
         raise NoDiscError("it is the same everywhere")
     brightness = ndimage.sum_labels(smooth, regions, np.arange(1, count + 1))
-    region = regions == 1 + int(np.argmax(brightness))
+    region = _without_small_holes(regions == 1 + int(np.argmax(brightness)))
     area = int(np.count_nonzero(region))
     around = ndimage.binary_dilation(region, iterations=3) & ~ndimage.binary_dilation(region)
     surround = float(smooth[around].mean()) if around.any() else dark
@@ -252,17 +254,27 @@ def _level(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return level, bright, dark
 
 
+def _without_small_holes(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill the holes that shot noise leaves."""
+    holes, count = ndimage.label(~region)
+    areas = np.bincount(holes.ravel(), minlength=count + 1)
+    return np.asarray(region | (areas < _HOLE * np.count_nonzero(region))[holes])
+
+
 def _check_round(region: NDArray[np.bool_]) -> None:
     """Raise if a region is no disc, with half a pixel for its edge."""
-    filled = np.asarray(ndimage.binary_fill_holes(region))
     rows, columns = np.nonzero(region)
     half_axes = 2.0 * np.sqrt(np.linalg.eigvalsh(np.cov(rows, columns, bias=True)))
     radius = math.sqrt(len(rows) / math.pi)
     allowed = _ROUND + 0.5 / radius
-    if np.count_nonzero(filled & ~region) > 0.5 * _ROUND * len(rows):
-        raise NoDiscError("its brightest region has a hole, as if a beam stop hid the undiffracted beam")
+    if not np.array_equal(ndimage.binary_fill_holes(region), region):
+        raise NoDiscError(
+            "its brightest region has a hole, as if a beam stop hid the beam or too few electrons made it"
+        )
     if np.abs(half_axes / radius - 1.0).max() > allowed or half_axes[1] / half_axes[0] > 1.0 + allowed:
-        raise NoDiscError("its brightest region is no disc, as if a beam stop hid a part of it")
+        raise NoDiscError(
+            "its brightest region is no disc, as if a beam stop hid a part of it or too few electrons made it"
+        )
 
 
 def _discs(quarters: NDArray[np.float64], numbers: NDArray[np.intp]) -> list[Disc]:

@@ -33,6 +33,7 @@ MEMORY = 512 * 2**20
 """Bytes that reading may take, where nothing is said."""
 
 _SAMPLE = 256 * 2**20  # bytes read to find the centre
+_FEWEST = 1024  # patterns read for that, of a scan that has so many
 _READERS = 2  # one reads while the other sums
 _LONE_PIXEL = 0.1  # share of the sum over an annulus from which on a single pixel is told
 _FULL = 0.995  # share of an annulus on the detector up to which it is told
@@ -47,7 +48,7 @@ def scan_geometry(scan: DiffractionScan, *, centre: tuple[float, float] | None =
     Parameters
     ----------
     scan : DiffractionScan
-        About one in 64 of its patterns is read, all of a small scan, and no more than 256 MiB.
+        About one in 64 of its patterns is read, but 1024 at least of a scan that has so many, and 256 MiB at most.
     centre : tuple of two floats, optional
         (row, column), px, where it is known; radius and descan are found all the same.
 
@@ -171,16 +172,18 @@ def _sample(scan: DiffractionScan) -> tuple[NDArray[np.float64], NDArray[np.intp
     """Return sums (4, ky, kx) and numbers (4,) of patterns spread over each quarter of the scan."""
     rows, columns, *pattern = scan.shape
     most = max(4, _SAMPLE // (math.prod(pattern) * scan.dtype.itemsize))
-    steps = [max(1, min(8, size // 8)) for size in (rows, columns)]
-    while math.prod(-(-size // step) for size, step in zip((rows, columns), steps, strict=True)) > most:
-        steps = [step + 1 for step in steps]
-    chosen_rows, chosen_columns = (
-        range((size - 1) % step // 2, size, step) for size, step in zip((rows, columns), steps, strict=True)
-    )
-    places = [(row, column) for row in chosen_rows for column in chosen_columns]
+    wanted = min(most, max(rows * columns // 64, _FEWEST))
+    step = math.isqrt(max(1, rows * columns // wanted))
+    while math.ceil(rows / step) * math.ceil(columns / step) > most:
+        step += 1
+    chosen = [
+        row * columns + column
+        for row in range((rows - 1) % step // 2, rows, step)
+        for column in range((columns - 1) % step // 2, columns, step)
+    ]
     quarters, numbers = np.zeros((4, *pattern)), np.zeros(4, dtype=np.intp)
-    picked = scan.patterns.pick([row * columns + column for row, column in places])
-    for (row, column), values in zip(places, picked, strict=True):
+    for number, values in scan.patterns.pick(chosen):
+        row, column = divmod(number, columns)
         quarter = 2 * (2 * row >= rows) + (2 * column >= columns)
         quarters[quarter] += values
         numbers[quarter] += 1
