@@ -5,6 +5,7 @@ Real files are those of HyperSpy 1.7, see `test_formats.py`.
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 import warnings
@@ -258,6 +259,7 @@ def test_every_format_gives_the_same_images(tmp_path, name, npy):
     assert (scan.shape, scan.dtype, scan.dtype.isnative, scan.source) == (DATA.shape, data.dtype, True, name)
     assert (scan.sampling, scan.angular_sampling, scan.energy) == pytest.approx((sampling, angular_sampling, energy))
     assert (type(scan.patterns).__name__ == "Records") == (name in CONTIGUOUS)
+    scan = pickle.loads(pickle.dumps(scan))  # goes to other processes
     patterns = np.zeros((ROWS * COLUMNS, SIDE, SIDE), dtype=scan.dtype)
     for first, block in scan.blocks(max(200_000, scan.patterns.least)):
         patterns[first : first + len(block)] = block
@@ -432,6 +434,28 @@ def test_files_without_patterns(tmp_path):
         read_scan(tmp_path / "absent.npy")
     with pytest.raises(IsADirectoryError):
         read_scan(tmp_path)
+
+
+def test_a_package_that_is_missing(tmp_path, monkeypatch):
+    write_zarr(tmp_path / "scan.zarr", DATA)
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(
+        ReadError, match=r"^path: scan.zarr can only be read with the package zarr, which is not installed"
+    ):
+        read_scan(tmp_path / "scan.zarr")
+
+
+def test_chunks_that_are_damaged(tmp_path):
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data", data=DATA, chunks=(1, 1, SIDE, SIDE), compression="gzip", fletcher32=True)
+        place = data.id.get_chunk_info_by_coord((4, 0, 0, 0)).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place + 20 : place + 40] = bytes(20)
+    path.write_bytes(content)
+    scan = read_scan(path, sampling=0.2, angular_sampling=MRAD)
+    with pytest.raises(ReadError, match=r"^path: scan.h5 cannot be read from row \d of the scan on"):
+        virtual_images(scan, DETECTORS)
 
 
 def test_chunks_larger_than_the_memory(tmp_path):
