@@ -130,9 +130,12 @@ CONTEXTEM_INLINE Vec<std::uint64_t> added_by_twos(Vec<U> value) {
 
 // The first half of a register in double, and the last.
 #if defined(__AVX512F__)
-CONTEXTEM_INLINE Vec<double> first_doubles(Vec<float> value) { return _mm512_cvtps_pd(_mm512_castps512_ps256(value)); }
+CONTEXTEM_INLINE Vec<double> doubles(__m256 half) { return _mm512_maskz_cvtps_pd(0xff, half); }
+CONTEXTEM_INLINE Vec<double> first_doubles(Vec<float> value) {
+    return doubles(__builtin_shufflevector(value, value, 0, 1, 2, 3, 4, 5, 6, 7));  // GCC 12 warns of the intrinsic
+}
 CONTEXTEM_INLINE Vec<double> last_doubles(Vec<float> value) {
-    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
+    return doubles(__builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 #elif defined(__AVX2__)
 CONTEXTEM_INLINE Vec<double> first_doubles(Vec<float> value) { return _mm256_cvtps_pd(_mm256_castps256_ps128(value)); }
