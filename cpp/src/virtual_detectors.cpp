@@ -65,14 +65,19 @@ std::vector<PatternBand> bands_of(const std::vector<std::uint32_t>& seen_by, Ind
 
 }  // namespace
 
-DetectorZones::DetectorZones(const bool* masks, Index n_detectors, Index n_pixels)
-    : count(n_detectors), pixels(n_pixels) {
+std::vector<std::uint32_t> detectors_of_pixels(const bool* masks, Index count, Index pixels) {
     std::vector<std::uint32_t> seen_by(static_cast<std::size_t>(pixels));
     for (Index d = 0; d < count; ++d) {
         for (Index k = 0; k < pixels; ++k) {
             seen_by[static_cast<std::size_t>(k)] |= static_cast<std::uint32_t>(masks[d * pixels + k]) << d;
         }
     }
+    return seen_by;
+}
+
+DetectorZones::DetectorZones(const bool* masks, Index n_detectors, Index n_pixels)
+    : count(n_detectors), pixels(n_pixels) {
+    const std::vector<std::uint32_t> seen_by = detectors_of_pixels(masks, count, pixels);
     for (std::size_t i = 0; i < bands.size(); ++i) {
         bands[i] = bands_of(seen_by, window_bytes >> i);
     }

@@ -33,6 +33,9 @@ struct PatternsView {
     Index pattern_stride;  // in bytes
 };
 
+// Of every pixel the detectors that see it: bit d for detector d.
+std::vector<std::uint32_t> detectors_of_pixels(const bool* masks /* (count, pixels) */, Index count, Index pixels);
+
 // A window of which only some pixels count.
 struct PartWindow {
     std::uint64_t pixels;  // bit i: pixel start + i
