@@ -54,11 +54,11 @@ def contextem(*arguments, cwd=None, **environment) -> subprocess.CompletedProces
 
 
 ANNULI = {"HAADF": (70.0, 190.0), "MAADF": (40.0, 70.0)}
-ANGULAR_SAMPLING = 12.0
+ANGULAR_SAMPLING = 6.0
 """mrad/px of the patterns that `write_scan` writes."""
 
 
-def write_scan(path: Path, images: dict[str, np.ndarray], *, side: int = 32) -> None:
+def write_scan(path: Path, images: dict[str, np.ndarray], *, side: int = 64) -> None:
     """Write diffraction patterns whose sums over the annuli are the images, counts, and which have a bright disc."""
     shape = next(iter(images.values())).shape
     patterns = np.zeros((*shape, side, side), np.uint16)

@@ -179,7 +179,9 @@ def test_processes_come_to_the_same_also_when_one_is_killed(campaign, done, tmp_
     pytest.importorskip("distributed")
     output = tmp_path / "out"
     command = [sys.executable, "-m", "contextem.cli", "batch", campaign, "-o", output, "--processes", "--workers", "2"]
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as batch:
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as batch:
         _kill_a_worker(batch.pid, output)
         told, _ = batch.communicate(timeout=120)
     assert batch.returncode == 1, told
@@ -193,7 +195,9 @@ def _kill_a_worker(parent, output):
     while not list((output / ".batch" / "records").glob("*.json")):
         assert time.monotonic() < end
         time.sleep(0.005)
-    workers = [each for each in psutil.Process(parent).children(recursive=True) if "spawn_main" in " ".join(each.cmdline())]
+    workers = [
+        each for each in psutil.Process(parent).children(recursive=True) if "spawn_main" in " ".join(each.cmdline())
+    ]
     busiest = max(workers, key=lambda each: each.cpu_times().user)
     busiest.kill()
     return busiest.pid

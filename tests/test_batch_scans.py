@@ -31,7 +31,9 @@ def images():
 def folder(images, tmp_path_factory):
     path = tmp_path_factory.mktemp("scans")
     write_scan(path / "scan.npy", images)
-    annuli = "".join(f"  - {{name: {name}, inner: {inner}, outer: {outer}}}\n" for name, (inner, outer) in ANNULI.items())
+    annuli = "".join(
+        f"  - {{name: {name}, inner: {inner}, outer: {outer}}}\n" for name, (inner, outer) in ANNULI.items()
+    )
     (path / "contextem.yaml").write_text(
         f"host: WSe2\ndopants: [Cr]\nenergy_kev: 80\nsampling: 0.2\nangular_sampling: {ANGULAR_SAMPLING}\n"
         f"detectors:\n{annuli}"

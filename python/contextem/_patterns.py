@@ -24,6 +24,8 @@ from contextem._files import ReadError
 
 Job = tuple[int, ...]
 Read = Callable[[Job], Iterator[tuple[int, NDArray[Any]]]]
+Empty = Callable[[Any, Any], NDArray[Any]]
+"""Returns memory of a shape and dtype, as `numpy.empty` does."""
 
 
 class Patterns(Protocol):
@@ -58,8 +60,8 @@ class Patterns(Protocol):
         """Divide the patterns."""
         ...
 
-    def open(self, nbytes: int) -> AbstractContextManager[Read]:
-        """Yield what reads a job made for as many bytes."""
+    def open(self, nbytes: int, empty: Empty = ...) -> AbstractContextManager[Read]:
+        """Yield what reads a job made for as many bytes, into memory that `empty` gives, if it has a choice."""
         ...
 
     def pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -122,8 +124,8 @@ class Records:
         return _pieces(self.count, nbytes // self.stride)
 
     @contextmanager
-    def open(self, nbytes: int) -> Iterator[Read]:
-        buffer = np.empty(min(self.count, nbytes // self.stride) * self.stride, dtype=np.uint8)
+    def open(self, nbytes: int, empty: Empty = np.empty) -> Iterator[Read]:
+        buffer = empty(min(self.count, nbytes // self.stride) * self.stride, np.uint8)
         with self.path.open("rb", buffering=0) as file:
 
             def read(job: Job) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -202,8 +204,8 @@ class Chunks:
         return [(*band, *part) for band in _pieces(rows, max(down, high)) for part in _pieces(columns, across)]
 
     @contextmanager
-    def open(self, nbytes: int) -> Iterator[Read]:
-        buffer = np.empty((min(self.count, nbytes // 2 // self._pattern), *self.shape), dtype=self.dtype)
+    def open(self, nbytes: int, empty: Empty = np.empty) -> Iterator[Read]:
+        buffer = empty((min(self.count, nbytes // 2 // self._pattern), *self.shape), self.dtype)
         with self.opened() as array:
 
             def read(job: Job) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -287,7 +289,7 @@ class Partitions:
         return [(number,) for number, _ in enumerate(self.data.get_partitions())]
 
     @contextmanager
-    def open(self, nbytes: int) -> Iterator[Read]:
+    def open(self, nbytes: int, empty: Empty = np.empty) -> Iterator[Read]:
         partitions = list(self.data.get_partitions())
         depth = max(1, nbytes // self.least)
 

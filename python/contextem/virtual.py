@@ -17,17 +17,20 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem._arrays import PIXEL_TYPES
 from contextem._files import ReadError
 from contextem.diffraction import BLOCK, DiffractionScan
 from contextem.geometry import Geometry, find_geometry, share_on_detector
 from contextem.micrograph import Detector, Micrograph
+from contextem.virtual_detectors import VirtualDetectors, annulus, virtual_detectors
 
-__all__ = ["MEMORY", "scan_geometry", "virtual_images"]
+__all__ = ["MEMORY", "VirtualImages", "compute_images", "scan_geometry", "virtual_images"]
 
 MEMORY = 512 * 2**20
 """Bytes that reading may take, where nothing is said."""
@@ -38,8 +41,26 @@ _READERS = 2  # one reads while the other sums
 _LONE_PIXEL = 0.1  # share of the sum over an annulus from which on a single pixel is told
 _FULL = 0.995  # share of an annulus on the detector up to which it is told
 
-_SUMMED = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")  # by the kernels
 _DARK = ("HAADF", "MAADF", "LAADF", "ADF")
+
+
+@dataclass(frozen=True)
+class VirtualImages:
+    """Images that annular detectors would have made.
+
+    Attributes
+    ----------
+    images : tuple of Micrograph
+        One for each detector.
+    geometry : Geometry
+        Where the undiffracted beam meets the detector.
+    remarks : tuple of str
+        What the reader should know of them.
+    """
+
+    images: tuple[Micrograph, ...]
+    geometry: Geometry
+    remarks: tuple[str, ...]
 
 
 def scan_geometry(scan: DiffractionScan, *, centre: tuple[float, float] | None = None) -> Geometry:
@@ -88,6 +109,7 @@ def virtual_images(
     centre: tuple[float, float] | Geometry | None = None,
     memory: int | None = None,
     n_threads: int = 0,
+    device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Micrograph]:
     """Compute the images that annular detectors would have made.
@@ -104,6 +126,9 @@ def virtual_images(
         Bytes that reading may take; 512 MiB by default.
     n_threads : int
         Threads that sum; 0 for all cores.  Two more wait for the file.
+    device : str, optional
+        A torch device such as "cuda" that sums in place of the CPU; patterns reach it through page-locked memory, while
+        others are read.
     progress : callable, optional
         Called with the number of patterns that are done, and of all.
 
@@ -144,6 +169,40 @@ def virtual_images(
     >>> images[0].shape, images[0].provenance["detector"]
     ((4, 4), 'virtual detector, centre (30.50, 33.00) px of the bright disc in the mean of 16 patterns')
     """
+    computed = compute_images(
+        scan, detectors, centre=centre, memory=memory, n_threads=n_threads, device=device, progress=progress
+    )
+    for remark in computed.remarks:
+        warnings.warn(remark, stacklevel=2)
+    return list(computed.images)
+
+
+def compute_images(
+    scan: DiffractionScan,
+    detectors: Sequence[Detector],
+    *,
+    centre: tuple[float, float] | Geometry | None = None,
+    memory: int | None = None,
+    n_threads: int = 0,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VirtualImages:
+    """Do what `virtual_images` does, and return what it warns of in place of warning.
+
+    Parameters
+    ----------
+    scan, detectors, centre, memory, n_threads, device, progress
+        As there.
+
+    Returns
+    -------
+    VirtualImages
+
+    Raises
+    ------
+    ReadError, ValueError, TypeError
+        As there.
+    """
     detectors = _check_detectors(detectors)
     if scan.sampling is None:
         raise ValueError(
@@ -161,11 +220,14 @@ def virtual_images(
     else:
         geometry = find_geometry(quarters, numbers, centre=centre, angular_sampling=scan.angular_sampling)
     masks, remarks = _masks(scan, detectors, scan.angular_sampling, geometry)
-    for remark in remarks + _lone_pixels(quarters.sum(axis=0), detectors, masks):
-        warnings.warn(f"{scan.source}: {remark}", stacklevel=2)
-    sums = _stream(scan, masks, MEMORY if memory is None else memory, n_threads, progress)
-    images = zip(sums.T, detectors, strict=True)
-    return [_image(scan, image.reshape(scan.shape[:2]), detector, geometry) for image, detector in images]
+    remarks += _lone_pixels(quarters.sum(axis=0), detectors, masks)
+    summed = VirtualDetectors(masks)
+    sums = _stream(scan, summed, MEMORY if memory is None else memory, n_threads, device, progress)
+    images = tuple(
+        _image(scan, image.reshape(scan.shape[:2]), detector, geometry)
+        for image, detector in zip(sums.T, detectors, strict=True)
+    )
+    return VirtualImages(images, geometry, tuple(f"{scan.source}: {remark}" for remark in remarks))
 
 
 def _sample(scan: DiffractionScan) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
@@ -237,12 +299,13 @@ def _lone_pixels(mean: NDArray[np.float64], detectors: Sequence[Detector], masks
 
 def _stream(
     scan: DiffractionScan,
-    masks: NDArray[np.bool_],
+    detectors: VirtualDetectors,
     memory: int,
     n_threads: int,
+    device: str | None,
     progress: Callable[[int, int], None] | None,
 ) -> NDArray[np.float64]:
-    """Return the sum of each pattern over each mask, (sy sx, D).
+    """Return what each detector sees of each pattern, (sy sx, D).
 
     Readers take jobs in turn, each with its own buffer, so that one reads while another one sums.
     """
@@ -250,7 +313,7 @@ def _stream(
     readers = _READERS if patterns.least <= memory // _READERS else 1
     nbytes = max(patterns.least, min(BLOCK, memory // readers)) if patterns.least <= memory else memory
     jobs = patterns.jobs(nbytes)
-    sums, detectors = np.zeros((patterns.count, len(masks))), VirtualDetectors(masks)
+    sums = np.zeros((patterns.count, len(detectors.masks)))
     waiting, lock, done = iter(jobs), threading.Lock(), 0
 
     def take() -> tuple[int, ...] | None:
@@ -260,11 +323,12 @@ def _stream(
     def work() -> None:
         nonlocal done, waiting
         try:
-            with patterns.open(nbytes) as read:
+            summing = _on_host(detectors, n_threads) if device is None else _on_card(detectors, device)
+            with patterns.open(nbytes, np.empty if device is None else _page_locked) as read:
                 while (job := take()) is not None:
                     for first, block in read(job):
-                        values = block if block.dtype.name in _SUMMED else block.astype(np.float64)
-                        sums[first : first + len(block)] = virtual_detectors(values, detectors, n_threads=n_threads)
+                        values = block if block.dtype.name in PIXEL_TYPES else block.astype(np.float64)
+                        sums[first : first + len(block)] = summing(values)
                         if progress is not None:
                             with lock:
                                 done += len(block)
@@ -281,6 +345,34 @@ def _stream(
         finally:
             waiting = iter(())
     return sums
+
+
+def _on_host(detectors: VirtualDetectors, n_threads: int) -> Callable[[NDArray[Any]], Any]:
+    return lambda block: virtual_detectors(block, detectors, n_threads=n_threads)
+
+
+def _on_card(detectors: VirtualDetectors, device: str) -> Callable[[NDArray[Any]], Any]:
+    """Return what sums a block on a card, in a stream of its own, and waits for nothing but that."""
+    import torch
+
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def summing(block: NDArray[Any]) -> Any:
+        with torch.cuda.stream(stream):
+            there = torch.from_numpy(block).to(device, non_blocking=True)
+            return virtual_detectors(there, detectors).cpu().numpy()
+
+    return summing
+
+
+def _page_locked(shape: Any, dtype: Any) -> NDArray[Any]:
+    """Return memory that a card reads while the CPU does something else."""
+    import torch
+
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory: NDArray[Any] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return memory.view(dtype).reshape(shape)
 
 
 def _image(scan: DiffractionScan, sums: NDArray[np.float64], detector: Detector, geometry: Geometry) -> Micrograph:
@@ -316,23 +408,3 @@ def _check_detectors(detectors: Sequence[Detector]) -> list[Detector]:
         if detector.inner is None or detector.outer is None:
             raise ValueError(f"detectors: expected inner and outer angle of each in mrad, got none of {detector.name}")
     return detectors
-
-
-# Stands in for contextem.virtual_detectors, with its names and signatures.
-
-
-def annulus(shape: tuple[int, int], centre: tuple[float, float], inner: float, outer: float) -> NDArray[np.bool_]:
-    rows, columns = (np.arange(size) - at for size, at in zip(shape, centre, strict=True))
-    squared = rows[:, None] ** 2 + columns**2
-    return np.asarray((squared >= inner**2) & (squared < outer**2))
-
-
-class VirtualDetectors:
-    def __init__(self, masks: NDArray[np.bool_]) -> None:
-        self.pixels = [np.flatnonzero(mask) for mask in masks]
-
-
-def virtual_detectors(patterns: NDArray[Any], masks: VirtualDetectors, *, n_threads: int = 0) -> NDArray[np.float64]:
-    flat = patterns.reshape(len(patterns), -1)
-    seen = [np.take(flat, pixels, axis=1).astype(np.float64) for pixels in masks.pixels]
-    return np.stack([values.sum(axis=1) for values in seen], axis=1)

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -34,7 +34,7 @@ from contextem.micrograph import Micrograph, open_series
 from contextem.model import Model, load_model
 from contextem.pipeline import classify
 from contextem.scan import correct_scan
-from contextem.virtual import MEMORY, virtual_images
+from contextem.virtual import MEMORY, compute_images
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -138,7 +138,7 @@ def do_part(part: Part, work: Work) -> Outcome:
         with _table(store.table(part)) as write:
             for recording in recordings:
                 try:
-                    result = _classify(recording, work)
+                    result, summary = _classify(recording, work)
                 except Exception as error:
                     if isinstance(error, OSError) and error.errno in _NO_ROOM:
                         raise
@@ -146,7 +146,7 @@ def do_part(part: Part, work: Work) -> Outcome:
                     failures.append({"name": recording.name, **_failure(error)})
                 else:
                     with stage("table"):
-                        micrographs.append({"name": recording.name, "frame": recording.frame, **result.summary()})
+                        micrographs.append(summary)
                         write(result, recording.name, recording.frame)
         fingerprint, size = part.fingerprint(work.options), store.table_bytes(part)
         record = Record(part.name, fingerprint, micrographs, failures, size)
@@ -180,24 +180,32 @@ def _budget(memory: int) -> Budget:
 
 @dataclass(frozen=True)
 class _Recording:
-    """One micrograph of a part: its name, its frame, the bytes that it takes, and what reads it."""
+    """One micrograph of a part: its name, its frame, the bytes that it takes, and what reads it.
+
+    What is read are the images of one or several detectors, and what is to be told of how they came about.
+    """
 
     name: str
     frame: int | None
     nbytes: int
-    read: Callable[[], Micrograph | list[Micrograph]]
+    read: Callable[[], tuple[Sequence[Micrograph], dict[str, Any]]]
     context: Context
 
 
-def _classify(recording: _Recording, work: Work) -> Classification:
+def _classify(recording: _Recording, work: Work) -> tuple[Classification, dict[str, Any]]:
+    """Return the columns of a micrograph, and what is to be told of it."""
     with _budget(work.memory).reserved(recording.nbytes, recording.name):
-        return classify(
-            recording.read(),
+        images, told = recording.read()
+        result = classify(
+            images,
             recording.context,
             model=_model(work.options.model),
             device=work.device,
             estimate_angles=work.options.estimate_angles,
         )
+        with stage("table"):
+            summary = {"name": recording.name, "frame": recording.frame, **result.summary()}
+        return result, summary | told | {"warnings": [*told.get("warnings", ()), *summary["warnings"]]}
 
 
 def _recordings(part: Part, work: Work, store: Store) -> list[_Recording]:
@@ -207,34 +215,31 @@ def _recordings(part: Part, work: Work, store: Store) -> list[_Recording]:
     if part.may_be_scan and not _is_image(path, settings.signal):
         return [_scan(part, work, store, context)]
 
-    def prepared(read: Callable[[], Micrograph]) -> Callable[[], Micrograph]:
-        def prepare() -> Micrograph:
+    def recording(name: str, frame: int | None, nbytes: int, read: Callable[[], Micrograph]) -> _Recording:
+        def prepared() -> tuple[Sequence[Micrograph], dict[str, Any]]:
             with stage("read"):
                 micrograph = with_origins(read(), settings)
             require_recording(micrograph, path)
-            if not work.options.correct_scan:
-                return micrograph
-            with stage("scan correction"):
-                return correct_scan(micrograph, context).micrograph
+            if work.options.correct_scan:
+                with stage("scan correction"):
+                    micrograph = correct_scan(micrograph, context).micrograph
+            return [micrograph], {}
 
-        return prepare
+        return _Recording(name, frame, nbytes, prepared, context)
 
-    def alone(frames: tuple[Path, ...] = ()) -> Callable[[], Micrograph]:
-        return prepared(lambda: read_micrograph(path, settings, context.lattice_constant, frames))
+    read_as_said = partial(read_micrograph, path, settings, context.lattice_constant)
 
     with stage("read"):
         series = open_series(path, **recording_given(settings, context.lattice_constant))
     nbytes = BYTES_PER_PIXEL * math.prod(series.shape)
     if settings.frame is not None:
-        return [_Recording(part.name, settings.frame, nbytes, alone(), context)]
+        return [recording(part.name, settings.frame, nbytes, partial(read_as_said, ()))]
     if len(series) == 1:
-        return [_Recording(part.name, None, nbytes, prepared(lambda: series[0]), context)]
+        return [recording(part.name, None, nbytes, partial(series.__getitem__, 0))]
     if work.options.series == "average":
-        return [_Recording(part.name, None, nbytes + 2 * part.size, alone((path,)), context)]
-    return [
-        _Recording(f"{part.input}[{k}]", k, nbytes, prepared(partial(series.__getitem__, k)), context)
-        for k in range(*(part.frames or (0, len(series))))
-    ]
+        return [recording(part.name, None, nbytes + 2 * part.size, partial(read_as_said, (path,)))]
+    frames = range(*(part.frames or (0, len(series))))
+    return [recording(f"{part.input}[{k}]", k, nbytes, partial(series.__getitem__, k)) for k in frames]
 
 
 def _is_image(path: Path, signal: int | str | None) -> bool:
@@ -266,13 +271,21 @@ def _scan(part: Part, work: Work, store: Store, context: Context) -> _Recording:
         )
     chosen, streaming = detectors, min(MEMORY, work.memory // 4)
 
-    def images() -> list[Micrograph]:
+    def images() -> tuple[Sequence[Micrograph], dict[str, Any]]:
         with stage("virtual detectors"):
-            computed = virtual_images(scan, chosen, centre=settings.centre, memory=streaming, n_threads=work.threads)
-        for image, detector in zip(computed, chosen, strict=True):
+            computed = compute_images(
+                scan,
+                chosen,
+                centre=settings.centre,
+                memory=streaming,
+                n_threads=work.threads,
+                device=work.device,
+            )
+        for image, detector in zip(computed.images, chosen, strict=True):
             require_recording(image, Path(part.path))
             write_image(store.image(part, detector.name), image)
-        return [with_origins(image, settings) for image in computed]
+        told = {"geometry": computed.geometry.to_dict(), "warnings": computed.remarks}
+        return [with_origins(image, settings) for image in computed.images], told
 
     nbytes = streaming + (BYTES_PER_PIXEL + 8 * len(chosen)) * math.prod(scan.shape[:2])
     return _Recording(part.name, None, nbytes, images, context)
