@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,3 +70,21 @@ def slurm() -> Iterator[one_node_slurm.Slurm]:
         pytest.skip(f"no SLURM: {reason}")
     with one_node_slurm.one_node() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of HyperSpy's test files; those in archives unpacked beside."""
+    folder = os.environ.get("CONTEXTEM_FORMATS")
+    if folder is None:
+        pytest.skip("CONTEXTEM_FORMATS does not name a folder with the test files of HyperSpy 1.7")
+
+    def find(name: str) -> Path:
+        archive, _, member = name.partition("!")
+        if not member:
+            return Path(folder) / name
+        target = tmp_path_factory.getbasetemp() / "real"
+        with zipfile.ZipFile(Path(folder) / archive) as file:
+            return Path(file.extract(member, target))
+
+    return find

@@ -1,4 +1,4 @@
-"""Small files in the formats of microscopes, for the tests of reading: DM3, DM4, SER, EMI, MRC, EMD, HSPY and ZSPY."""
+"""Small files in the formats of microscopes, for the tests: DM3, DM4, SER, EMI, MRC, EMD, HSPY, ZSPY, MIB and BLO."""
 
 import json
 import struct
@@ -246,3 +246,36 @@ def write_zspy(path: Path, data: np.ndarray, **options) -> None:
         made = root.require_group(name) if content is None else root.create_array(name, data=np.asarray(content))
         made.attrs.update({key: plain(value) for key, value in attributes.items()})
     hspy.unlink()
+
+
+def write_mib(path: Path, data: np.ndarray, *, header: int = 384, description: bool = False) -> None:
+    """Write a scan, (sy, sx, ky, kx), as Merlin's frames; on demand with the description that goes with them."""
+    rows, columns, high, wide = data.shape
+    depth = {1: "U08", 2: "U16", 4: "U32"}[data.dtype.itemsize]
+    with path.open("wb") as file:
+        for number, pattern in enumerate(data.reshape(-1, high, wide), 1):
+            said = f"MQ1,{number:06},{header:05},{4 if header > 384 else 1:02},{wide:04},{high:04},{depth},   1x1,01,"
+            said += "2022-11-22 15:21:10.000000,0.001,0,0,0,1.2E+2,2022-11-22T15:21:10.000000000Z,1000000ns,12,"
+            file.write(said.encode().ljust(header, b"\0") + pattern.astype(pattern.dtype.newbyteorder(">")).tobytes())
+    if description:
+        path.with_suffix(".hdr").write_text(
+            "HDR,\t\nTime and Date Stamp (day, mnth, yr, hr, min, s):\t22/11/2022 15:21:10\n"
+            f"Frames in Acquisition (Number):\t{rows * columns}\nFrames per Trigger (Number):\t{columns}\nEnd\t"
+        )
+
+
+def write_blo(path: Path, data: np.ndarray) -> None:
+    """Write a scan of 8 bit as blockfile: 0.02 nm from position to position, 80 kV."""
+    from rsciio import blockfile
+
+    scales = (0.02, 0.02, 1.0, 1.0)
+    axes = [
+        {"name": "yx"[i % 2], "size": size, "index_in_array": i, "navigate": i < 2, "offset": 0.0}
+        | {"scale": scales[i], "units": "nm" if i < 2 else "cm"}
+        for i, size in enumerate(data.shape)
+    ]
+    signal = {"data": data, "axes": axes, "metadata": {}, "original_metadata": {}, "attributes": {"_lazy": False}}
+    blockfile.file_writer(str(path), signal, navigator=np.zeros(data.shape[:2]), show_progressbar=False)
+    content = bytearray(path.read_bytes())
+    content[46:50] = struct.pack("<I", 80_000)
+    path.write_bytes(content)

@@ -5,11 +5,8 @@ the folder they were unpacked to.
 """
 
 import json
-import os
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import dask
 import h5py
@@ -41,24 +38,6 @@ def dm_image(data=IMAGE, *, name="HAADF", **options) -> dict:
 
 
 # Real files
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    """Folder of HyperSpy's test files; those in archives unpacked beside."""
-    folder = os.environ.get("CONTEXTEM_FORMATS")
-    if folder is None:
-        pytest.skip("CONTEXTEM_FORMATS does not name a folder with the test files of HyperSpy 1.7")
-
-    def find(name: str) -> Path:
-        archive, _, member = name.partition("!")
-        if not member:
-            return Path(folder) / name
-        target = tmp_path_factory.getbasetemp() / "real"
-        with zipfile.ZipFile(Path(folder) / archive) as file:
-            return Path(file.extract(member, target))
-
-    return find
 
 
 REAL = {

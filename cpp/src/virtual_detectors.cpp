@@ -9,59 +9,77 @@
 namespace contextem {
 namespace {
 
+constexpr Index band_windows = 256;  // 16 KiB
 constexpr Index grain_bytes = 1 << 20;  // starting a thread takes as long as reading some hundred thousand
 
-// Windows of `width` pixels that cover the runs, none of them beyond the pattern.
-Windows windows_of(const std::vector<Run>& runs, Index width, Index pixels) {
-    Windows windows;
-    if (pixels < width) {
-        return windows;
-    }
-    for (const Run& run : runs) {
-        Index start = run.begin;
-        for (; start + width <= run.end; start += width) {
-            windows.whole.push_back(static_cast<std::int32_t>(start));
+// The bands of a pattern in windows of `width` pixels that lie side by side, the last one at the end of the pattern.
+std::vector<PatternBand> bands_of(const std::vector<std::uint32_t>& seen_by, Index width) {
+    const auto pixels = static_cast<Index>(seen_by.size());
+    std::vector<PatternBand> bands;
+    std::vector<std::vector<std::int32_t>> used;  // of each band the windows that any detector sees
+    for (Index first_of_band = 0; first_of_band < pixels; first_of_band += band_windows * width) {
+        std::map<std::uint32_t, Windows> windows_of;
+        used.emplace_back();
+        const Index stop_of_band = std::min(first_of_band + band_windows * width, pixels);
+        for (Index first = first_of_band; first < stop_of_band; first += width) {
+            const auto start = static_cast<std::int32_t>(std::max<Index>(0, std::min(first, pixels - width)));
+            std::map<std::uint32_t, std::uint64_t> pixels_of;
+            for (Index k = first; k < std::min(first + width, pixels); ++k) {
+                if (const std::uint32_t detectors = seen_by[static_cast<std::size_t>(k)]) {
+                    pixels_of[detectors] |= std::uint64_t(1) << (k - start);
+                }
+            }
+            for (const auto& [detectors, counting] : pixels_of) {
+                Windows& windows = windows_of[detectors];
+                if (counting == ~std::uint64_t(0) >> (64 - width)) {
+                    windows.whole.push_back(start);
+                } else {
+                    windows.parts.push_back({counting, start});
+                }
+            }
+            if (!pixels_of.empty()) {
+                used.back().push_back(start);
+            }
         }
-        const Index rest = run.end - start;
-        if (rest > 0) {
-            const bool first = start + width <= pixels;  // its first pixels count, else its last
-            windows.parts.push_back({static_cast<std::int32_t>(first ? start : run.end - width),
-                                     static_cast<std::int32_t>(first ? 2 * width - rest : rest)});
+        if (windows_of.empty()) {
+            used.pop_back();
+            continue;
+        }
+        bands.emplace_back();
+        for (auto& [detectors, windows] : windows_of) {
+            bands.back().zones.push_back({detectors, std::move(windows)});
         }
     }
-    return windows;
+    for (std::size_t b = 0; b < bands.size(); ++b) {
+        std::size_t count = 0;
+        for (const Zone& zone : bands[b].zones) {
+            count += zone.windows.whole.size() + zone.windows.parts.size();
+        }
+        const std::vector<std::int32_t>& after = used[(b + 1) % bands.size()];
+        for (std::size_t i = 0; i < count; ++i) {
+            bands[b].fetches.push_back(after[i * after.size() / count]);
+        }
+    }
+    return bands;
 }
 
 }  // namespace
 
+std::vector<std::uint32_t> detectors_of_pixels(const bool* masks, Index count, Index pixels) {
+    std::vector<std::uint32_t> seen_by(static_cast<std::size_t>(pixels));
+    for (Index d = 0; d < count; ++d) {
+        for (Index k = 0; k < pixels; ++k) {
+            seen_by[static_cast<std::size_t>(k)] |= static_cast<std::uint32_t>(masks[d * pixels + k]) << d;
+        }
+    }
+    return seen_by;
+}
+
 DetectorZones::DetectorZones(const bool* masks, Index n_detectors, Index n_pixels)
     : count(n_detectors), pixels(n_pixels) {
-    std::map<std::uint32_t, std::vector<Run>> runs_of;
-    std::uint32_t before = 0;
-    for (Index k = 0; k < pixels; ++k) {
-        std::uint32_t seen_by = 0;
-        for (Index d = 0; d < count; ++d) {
-            seen_by |= static_cast<std::uint32_t>(masks[d * pixels + k]) << d;
-        }
-        const auto pixel = static_cast<std::int32_t>(k);
-        if (seen_by != 0) {
-            std::vector<Run>& runs = runs_of[seen_by];
-            if (seen_by != before) {
-                runs.push_back({pixel, pixel});
-            }
-            runs.back().end = pixel + 1;
-        }
-        before = seen_by;
-    }
-    for (auto& [seen_by, runs] : runs_of) {
-        Zone zone = {seen_by, 0, std::move(runs), {}};
-        for (const Run& run : zone.runs) {
-            zone.pixels += run.end - run.begin;
-        }
-        for (std::size_t i = 0; i < zone.windows.size(); ++i) {
-            zone.windows[i] = windows_of(zone.runs, window_bytes >> i, pixels);
-        }
-        zones.push_back(std::move(zone));
+    const std::vector<std::uint32_t> seen_by = detectors_of_pixels(masks, count, pixels);
+    for (std::size_t i = 0; i < bands.size(); ++i) {
+        bands[i] = bands_of(seen_by, window_bytes >> i);
     }
 }
 

@@ -2,6 +2,7 @@
 // return at once; the stream of the caller orders them.
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <memory>
 #include <variant>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "contextem/cuda/device.hpp"
 #include "contextem/cuda/moments.hpp"
 #include "contextem/cuda/patches.hpp"
+#include "contextem/cuda/virtual_detectors.hpp"
 
 namespace contextem::bindings {
 namespace {
@@ -136,6 +138,69 @@ void moments_of_columns(const py::object& image, const py::object& positions, co
     });
 }
 
+using MaskArray = py::array_t<bool, py::array::c_style>;
+
+// Patterns (S, ky, kx), pixels of each adjacent.
+template <class T>
+PatternsView<T> patterns_view(const DeviceArray& array) {
+    const Index columns = array.shape[2];
+    const bool adjacent = (columns == 1 || array.strides[2] == 1) &&
+                          (array.shape[1] == 1 || array.strides[1] == columns);
+    if (array.shape[0] > 0 && !adjacent) {
+        throw py::value_error("patterns: expected the pixels of each pattern one after the other; copy them first");
+    }
+    return {reinterpret_cast<const T*>(array.pointer), array.shape[0], array.shape[1] * columns,
+            array.strides[0] * static_cast<Index>(sizeof(T))};
+}
+
+class Detectors {
+public:
+    Detectors(const MaskArray& masks, int device) {
+        expect_dimensions("masks", masks, 3);
+        rows_ = masks.shape(1);
+        columns_ = masks.shape(2);
+        if (masks.shape(0) > max_detectors || rows_ * columns_ > std::numeric_limits<std::int32_t>::max()) {
+            throw py::value_error("masks: expected at most 32 detectors and fewer than 2^31 pixels");
+        }
+        lists_ = std::make_unique<cuda::DeviceDetectors>(masks.data(), masks.shape(0), rows_ * columns_, device);
+    }
+
+    void sum(const py::object& patterns, const py::object& out, std::uintptr_t stream) const {
+        const DeviceArray source = device_array("patterns", patterns, 3, lists_->device());
+        const DeviceArray result = device_array("out", out, 2, source.device);
+        if (source.shape[1] != rows_ || source.shape[2] != columns_) {
+            throw py::value_error("patterns: expected the shape of the masks");
+        }
+        with_pixel_type("patterns", source.dtype, [&](auto zero) {
+            using T = decltype(zero);
+            const PatternsView<T> view = patterns_view<T>(source);
+            const cuda::DeviceGuard guard(source.device);
+            cuda::virtual_detectors(view, *lists_, output<double>(result, {view.count, lists_->count()}),
+                                    reinterpret_cast<void*>(stream));
+        });
+    }
+
+private:
+    Index rows_;
+    Index columns_;
+    std::unique_ptr<cuda::DeviceDetectors> lists_;
+};
+
+void add_patterns(const py::object& patterns, const py::object& parts, const py::object& total,
+                  std::uintptr_t stream) {
+    const DeviceArray source = device_array("patterns", patterns, 3, -1);
+    const DeviceArray scratch = device_array("parts", parts, 3, source.device);
+    const DeviceArray result = device_array("total", total, 2, source.device);
+    with_pixel_type("patterns", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const PatternsView<T> view = patterns_view<T>(source);
+        const std::vector<Index> shape = {source.shape[1], source.shape[2]};
+        const cuda::DeviceGuard guard(source.device);
+        cuda::sum_patterns(view, output<double>(scratch, {cuda::scan_parts, shape[0], shape[1]}),
+                           output<double>(result, shape), reinterpret_cast<void*>(stream));
+    });
+}
+
 }  // namespace
 }  // namespace contextem::bindings
 
@@ -158,4 +223,13 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("column_moments", &moments_of_columns, py::arg("image"), py::arg("positions"), py::arg("table"),
                py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("out"), py::arg("stream"),
                "Moments (N, J) of the patches around positions (N, 2) into out.");
+
+    py::class_<Detectors>(module, "VirtualDetectors", "Masks (D, ky, kx) prepared in the memory of one device.",
+                          py::module_local())
+        .def(py::init<const MaskArray&, int>(), py::arg("masks").noconvert(), py::arg("device"))
+        .def("sum", &Detectors::sum, py::arg("patterns"), py::arg("out"), py::arg("stream"),
+             "Sums (S, D) of patterns (S, ky, kx) over the pixels of each detector into out.");
+    module.attr("SCAN_PARTS") = contextem::cuda::scan_parts;
+    module.def("sum_patterns", &add_patterns, py::arg("patterns"), py::arg("parts"), py::arg("total"),
+               py::arg("stream"), "Add all patterns (S, ky, kx) to total (ky, kx); parts (SCAN_PARTS, ky, kx) is scratch.");
 }

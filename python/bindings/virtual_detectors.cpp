@@ -17,7 +17,9 @@ PatternsView<T> patterns_view(const py::array& patterns) {
     const Index rows = patterns.shape(1);
     const Index columns = patterns.shape(2);
     const auto item = static_cast<Index>(sizeof(T));
-    if ((columns > 1 && patterns.strides(2) != item) || (rows > 1 && patterns.strides(1) != columns * item)) {
+    const bool adjacent = (columns == 1 || patterns.strides(2) == item) &&
+                          (rows == 1 || patterns.strides(1) == columns * item);
+    if (patterns.size() > 0 && !adjacent) {
         throw py::value_error("patterns: expected the pixels of each pattern one after the other; copy it first");
     }
     return {static_cast<const T*>(patterns.data()), patterns.shape(0), rows * columns, patterns.strides(0)};

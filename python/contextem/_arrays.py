@@ -119,7 +119,8 @@ def check_patterns(patterns: Any, shape: tuple[int, int] | None = None) -> None:
         )
     strides = patterns.strides[1:] if on_host else device_array(patterns).strides[1:]
     item = patterns.itemsize if on_host else 1
-    if (extents[1] > 1 and strides[0] != extents[2] * item) or (extents[2] > 1 and strides[1] != item):
+    adjacent = strides[1] == item or extents[2] == 1, strides[0] == extents[2] * item or extents[1] == 1
+    if extents[0] > 0 and not all(adjacent):
         raise ValueError("patterns: expected the pixels of each pattern one after the other; copy them first")
 
 

@@ -337,7 +337,8 @@ def _load_all(path: Path, lazy: bool) -> list[Recording]:
     if suffix == ".png":
         return [_load_png(path)]
     reader = importlib.import_module(_READERS[suffix]).file_reader
-    options = {"lazy": lazy} | (_emd_options(path) if suffix == ".emd" else {})
+    # The reader of tif files never closes one that is read lazily.
+    options = {"lazy": lazy and suffix not in (".tif", ".tiff")} | (_emd_options(path) if suffix == ".emd" else {})
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
     recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
     if not recordings and suffix == ".emi":

@@ -308,9 +308,7 @@ class _Cuda:
     def virtual_detectors(self, patterns: Any, table: MaskTable, n_threads: int) -> Any:
         source = _arrays.device_array(patterns)
         sums = _arrays.device_empty((len(patterns), len(table.masks)), np.dtype(np.float64), like=patterns)
-        _cuda_module().virtual_detectors(
-            source, table.on_device(source.device), _arrays.device_array(sums), _arrays.device_stream(patterns)
-        )
+        table.on_device(source.device).sum(source, _arrays.device_array(sums), _arrays.device_stream(patterns))
         return sums
 
     def sum_patterns(self, patterns: Any, total: Any, n_threads: int) -> None:

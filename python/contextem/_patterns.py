@@ -1,7 +1,7 @@
 """Diffraction patterns in files, read block by block into one buffer that is used again.
 
     Records      one run of records of the same size, each a header and a pattern, read at an offset
-    Chunks       an array of HDF5, Zarr or dask, in chunks that may be compressed, read chunk by chunk
+    Chunks       an array of HDF5 or Zarr in chunks, which may be compressed, read chunk by chunk
     Partitions   what LiberTEM reads
 
 What is in memory does not grow with the file.  Files are not mapped into memory, since what is mapped counts as the
@@ -31,7 +31,7 @@ class Patterns(Protocol):
 
     `jobs` divides them into pieces that fit into so many bytes, in the order of the file; `open` yields what reads one
     piece after another, as blocks of patterns that follow each other, with the number of their first one; a block is
-    valid until the next.  `pick` reads single patterns, by numbers that rise.
+    valid until the next.  `pick` reads single patterns, of which the numbers rise, and tells which one it yields.
     """
 
     @property
@@ -62,7 +62,7 @@ class Patterns(Protocol):
         """Yield what reads a job made for as many bytes."""
         ...
 
-    def pick(self, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+    def pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
         """Read single patterns."""
         ...
 
@@ -143,11 +143,11 @@ class Records:
 
             yield read
 
-    def pick(self, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+    def pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
         with self.open(self.stride) as read:
             for number in numbers:
                 for _, block in read((number, number + 1)):
-                    yield block[0]
+                    yield number, block[0]
 
 
 @dataclass(frozen=True)
@@ -219,13 +219,21 @@ class Chunks:
 
             yield read
 
-    def pick(self, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
-        pattern = np.empty((1, *self.shape), dtype=self.dtype)
+    def pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
+        (rows, columns), (high, wide) = self.scan_shape, map(min, self.chunk, self.scan_shape)
+        chunks: dict[tuple[int, int], list[int]] = {}
+        for number in numbers:
+            row, column = divmod(number, columns)
+            chunks.setdefault((row // high * high, column // wide * wide), []).append(number)
+        buffer = np.empty((high * wide, *self.shape), dtype=self.dtype)
         with self.opened() as array:
-            for number in numbers:
-                row, column = divmod(number, self.scan_shape[1])
-                self._copy(array, (row, row + 1, column, column + 1), pattern)
-                yield pattern[0]
+            for (top, left), chosen in chunks.items():  # each is taken apart once
+                bottom, right = min(top + high, rows), min(left + wide, columns)
+                block = buffer[: (bottom - top) * (right - left)]
+                self._copy(array, (top, bottom, left, right), block)
+                for number in chosen:
+                    row, column = divmod(number, columns)
+                    yield number, block[(row - top) * (right - left) + column - left]
 
     def _copy(self, array: Any, job: Job, block: NDArray[Any]) -> None:
         """Read a piece of the scan into memory that is there."""
@@ -235,11 +243,11 @@ class Chunks:
         target = block.reshape(*shape, *self.shape)
         try:
             if self.axes.endswith("reversed"):
-                target[...] = _in_memory(array[(..., *where[::-1])]).T
+                target[...] = np.asarray(array[(..., *where[::-1])]).T
             elif hasattr(array, "read_direct"):
                 array.read_direct(target, where)
             else:
-                target[...] = _in_memory(array[where])
+                target[...] = array[where]
         except OSError as error:
             raise ReadError(
                 f"path: {self.path.name} cannot be read from row {job[0]} of the scan on ({error})"
@@ -288,12 +296,12 @@ class Partitions:
 
         yield read
 
-    def pick(self, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+    def pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
         chosen = np.zeros(self.count, dtype=bool)
         chosen[list(numbers)] = True
-        for piece in self.data.get_partitions():
-            for _, block in self._tiles(piece, 1, chosen):
-                yield from block
+        tiles = (block for piece in self.data.get_partitions() for _, block in self._tiles(piece, 1, chosen))
+        for number, block in zip(numbers, tiles, strict=True):
+            yield number, block[0]
 
     def _tiles(
         self, piece: Any, depth: int, chosen: NDArray[np.bool_] | None = None
@@ -309,11 +317,6 @@ class Partitions:
 
 def _pieces(count: int, size: int) -> list[Job]:
     return [(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-def _in_memory(values: Any) -> NDArray[Any]:
-    compute = getattr(values, "compute", None)
-    return np.asarray(values if compute is None else compute(scheduler="synchronous"))
 
 
 def _check_memory(path: Path, least: int, nbytes: int, what: str) -> None:

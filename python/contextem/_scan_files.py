@@ -10,8 +10,8 @@ import importlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ LIBERTEM_SUFFIXES = (".frms6", ".gtg", ".hdr", ".seq", ".tvips", ".xml")
 
 SCAN_SUFFIXES = (".blo", ".dm3", ".dm4", ".mib", ".mrc", ".npy", *HDF5_SUFFIXES, *ZARR_SUFFIXES, *LIBERTEM_SUFFIXES)
 """Suffixes of the files that may hold a scan, in lower case."""
+
+_SQUARE_BY_DEFAULT = (".gtg", ".seq", ".tvips")  # LiberTEM takes scans in these files for square, which is a guess
 
 # 1/Å, and mrad, by the spellings of `plain`, spaces, brackets and carets taken out
 _WAVES = {"1/å": 1.0, "1/a": 1.0, "å-1": 1.0, "a-1": 1.0, "1/angstrom": 1.0, "1/nm": 0.1, "nm-1": 0.1, "1/m": 1e-10}
@@ -146,9 +148,9 @@ def _npy(path: Path) -> ScanRecording:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, transposed, dtype = read(file)
         offset = file.tell()
-    if transposed and min(shape, default=0) > 1:
+    if transposed:
         raise ReadError(f"path: {path.name} is in Fortran order, save it with numpy.ascontiguousarray")
-    return _contiguous(path, offset, 0, shape, dtype)
+    return _contiguous(path, offset, shape, dtype)
 
 
 def _mib(path: Path) -> ScanRecording:
@@ -168,7 +170,9 @@ def _mib(path: Path) -> ScanRecording:
         with suppress(KeyError, ValueError, ZeroDivisionError):  # it is not needed where the user tells the shape
             said = parse_hdr_file(beside)
             total, columns = (int(said[f"Frames {name} (Number)"]) for name in ("in Acquisition", "per Trigger"))
-            scan_shape = (total // columns, columns) if columns > 1 and total % columns == 0 else None
+            rows = total // columns
+            # all in one row is a scan that was triggered once
+            scan_shape = (rows, columns) if min(rows, columns) > 1 and total % columns == 0 else None
     if scan_shape is not None:
         count = max(count, math.prod(scan_shape))
     return ScanRecording(Records(path, 0, frames.head_size, count, frames.merlin_size, stored), scan_shape)
@@ -199,13 +203,13 @@ def _mrc(path: Path) -> ScanRecording:
         raise ReadError(f"path: {path.name} is a scan of another order than row by row, sort it with HyperSpy")
     header = signal["original_metadata"]["std_header"]
     data = signal["data"]
-    recording = _contiguous(path, 1024 + int(header["NEXT"]), 0, data.shape, data.dtype)
+    recording = _contiguous(path, 1024 + int(header["NEXT"]), data.shape, data.dtype)
     scan = [axis for axis in signal["axes"] if axis["units"] == "nm" and axis["navigate"]]
-    return ScanRecording(recording.patterns, recording.scan_shape, _sampling(scan))
+    return replace(recording, sampling=_sampling(scan))
 
 
 def _dm(path: Path) -> ScanRecording:
-    """Gatan's format, which keeps patterns one after another or, with the scan in them, pixel by pixel."""
+    """Gatan's format; it may hold an image of the scan for each pixel of the detector instead of patterns."""
     reader = importlib.import_module("rsciio.digitalmicrograph").file_reader
     signals = reader(str(path), lazy=True)
     numbers = [number for number, signal in enumerate(signals) if signal["data"].ndim == 4]
@@ -214,18 +218,20 @@ def _dm(path: Path) -> ScanRecording:
     signal = signals[numbers[0]]
     data, axes = signal["data"], sorted(signal["axes"], key=lambda axis: axis["index_in_array"])
     if any(_reciprocal(axis) for axis in axes[:2]):
-        raise ReadError(f"path: {path.name} is stored pixel by pixel, save it with HyperSpy, patterns one by one")
-    chunks = Chunks(
-        path,
-        partial(nullcontext, data),
-        data.shape[:2],
-        data.shape[2:],
-        data.dtype.newbyteorder("="),
-        (1, 1),
-    )
-    named = (look_up(signal["original_metadata"], "ImageList.TagGroup0.ImageTags.Microscope Info.Voltage"),)
-    return ScanRecording(
-        chunks, data.shape[:2], _sampling(axes[:2]), *_calibration(axes[2:]), credible_energy(named[0])
+        raise ReadError(
+            f"path: {path.name} keeps the scan pixel by pixel of the detector, save it with HyperSpy, pattern by "
+            "pattern"
+        )
+    image = "ImageList.TagGroup0"
+    offset = look_up(signal["original_metadata"], f"{image}.ImageData.Data.offset")
+    voltage = look_up(signal["original_metadata"], f"{image}.ImageTags.Microscope Info.Voltage")
+    angles, waves = _calibration(axes[2:])
+    return replace(
+        _contiguous(path, int(offset), data.shape, data.dtype),
+        sampling=_sampling(axes[:2]),
+        angles=angles,
+        waves=waves,
+        energy=credible_energy(voltage),
     )
 
 
@@ -248,11 +254,15 @@ def _libertem(path: Path, scan_shape: tuple[int, int] | None) -> ScanRecording:
     navigation, shape = tuple(map(int, data.shape.nav)), tuple(map(int, data.shape.sig))
     if len(shape) != 2:
         raise ReadError(f"path: {path.name} holds patterns of shape {shape}, expected two dimensions")
-    patterns = Partitions(path, data, math.prod(navigation), (shape[0], shape[1]), np.dtype(data.dtype))
-    return ScanRecording(patterns, (navigation[0], navigation[1]) if len(navigation) == 2 else None)
+    # it leaves out or makes up patterns where their number is not that of the scan
+    differing = data.get_sync_offset_info()
+    count = math.prod(navigation) + differing["frames_ignored_end"] - differing["frames_inserted_end"]
+    patterns = Partitions(path, data, count, (shape[0], shape[1]), np.dtype(data.dtype))
+    told = len(navigation) == 2 and path.suffix.lower() not in _SQUARE_BY_DEFAULT
+    return ScanRecording(patterns, (navigation[0], navigation[1]) if told else None)
 
 
-def _contiguous(path: Path, offset: int, header: int, shape: Sequence[int], dtype: np.dtype[Any]) -> ScanRecording:
+def _contiguous(path: Path, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> ScanRecording:
     """Take an array of 4 or 3 dimensions, without a gap between its patterns, for a scan."""
     if len(shape) not in (3, 4) or 0 in shape:
         raise ReadError(
@@ -260,7 +270,7 @@ def _contiguous(path: Path, offset: int, header: int, shape: Sequence[int], dtyp
             "(T, ky, kx) one after another"
         )
     *scan, rows, columns = map(int, shape)
-    records = Records(path, offset, header, math.prod(scan), (rows, columns), dtype)
+    records = Records(path, offset, 0, math.prod(scan), (rows, columns), dtype)
     return ScanRecording(records, (scan[0], scan[1]) if len(scan) == 2 else None)
 
 
@@ -329,7 +339,7 @@ def _array(
     patterns: Patterns | None = None
     place = None if backwards else _place(path, array)
     if place is not None:
-        patterns = _contiguous(*place, 0, shape, array.dtype).patterns
+        patterns = _contiguous(*place, shape, array.dtype).patterns
     else:
         chunks = getattr(array, "chunks", None) or (1,) * len(shape)
         chunks = chunks[::-1] if backwards else chunks

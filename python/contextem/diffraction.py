@@ -53,8 +53,11 @@ class DiffractionScan:
         Beam energy, eV.
     provenance : dict of str to str
         Whether a value that is known comes from the ``"file"`` or the ``"user"``, by name; ``"scan_shape"`` too.
+        Beside them the ``"signal"``, where one was chosen.
     source : str
         Name of the file.
+    patterns : Patterns
+        Where the patterns lie and how they are read.
     """
 
     shape: tuple[int, int, int, int]
@@ -182,11 +185,12 @@ def read_scan(
         known["angular_sampling"] = _square(angles, "angular_sampling", "mrad", path.name)
     shape = _join_scan_shape(scan_shape, found.scan_shape, found.patterns.count, path.name)
     provenance = {name: "file" if given[name] is None else "user" for name, value in known.items() if value is not None}
+    provenance |= {"scan_shape": "file" if scan_shape is None else "user"}
     return DiffractionScan(
         shape=(*shape, *found.patterns.shape),
         dtype=found.patterns.dtype,
         **known,
-        provenance=provenance | {"scan_shape": "file" if scan_shape is None else "user"},
+        provenance=provenance | ({} if signal is None else {"signal": str(signal)}),
         source=path.name,
         patterns=found.patterns,
     )

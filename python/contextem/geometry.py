@@ -4,17 +4,18 @@
     weight   w = (M - t) / (b - d) + 1/2, cut to 0 ... 1, on the bright disc and one pixel around it
     centre   c = sum(w x) / sum(w)            radius    r = sqrt(sum(w) / pi)
 
-M is the mean pattern after a median over 3 x 3 pixels, which takes out hot pixels and single lines; b and d are the two
-means.  The weight is 1 within the disc, however the intensity varies there, and counts pixels at its edge by their
-share.  A region that is no disc is refused: one of another area than its second moments tell, with a hole, or longer
-than wide, such as a beam behind its stop.  The level is that of Ridler and Calvard, "Picture thresholding using an
-iterative selection method", https://doi.org/10.1109/TSMC.1978.4310039.
+M is the mean pattern after a median over 3 x 3 pixels, which takes out hot pixels and single lines, and a slight blur
+against shot noise; b and d are the two means.  The weight is 1 within the disc, however the intensity varies there, and
+counts pixels at its edge by their share.  A region that is no disc is refused: one of another area than its second
+moments tell, with a hole, or longer than wide, such as a beam behind its stop.  The level is that of Ridler and
+Calvard, "Picture thresholding using an iterative selection method", https://doi.org/10.1109/TSMC.1978.4310039.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,12 @@ LEAST_RADIUS = 2.0
 TOLD_DESCAN = 1.0
 """px; how far the disc may move over the scan before it is told."""
 
+TOLD_OFFSET = 2.0
+"""px; how far a centre that is given may lie from that of the disc before it is told."""
+
 _ROUND = 0.08  # relative difference of the radii that area and second moments give, and of the two half axes
+_HOLE = 0.01  # share of a disc up to which a hole in it is one of shot noise
+_BLUR = 1.0  # px
 _LEAST_SHARE = 0.5  # of the pixels above the level: in the disc
 _LEAST_CONTRAST = 2.0  # of the disc over what surrounds it
 
@@ -73,6 +79,8 @@ class Geometry:
         Of convergence, mrad: radius times angular sampling.
     patterns : int
         How many the mean was taken of.
+    remarks : tuple of str
+        What is to be warned of: descan, what could not be checked, a centre that is not that of the disc.
     """
 
     centre: tuple[float, float]
@@ -81,26 +89,11 @@ class Geometry:
     origin: str
     semiangle: float | None
     patterns: int
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {
-            "centre": list(self.centre),
-            "radius": self.radius,
-            "descan": self.descan,
-            "origin": self.origin,
-            "semiangle": self.semiangle,
-            "patterns": self.patterns,
-        }
-
-    def remarks(self) -> list[str]:
-        """Return what is to be warned of."""
-        if self.descan is None or self.descan <= TOLD_DESCAN:
-            return []
-        return [
-            f"the undiffracted beam moves by {self.descan:.1f} px over the scan, so that detectors see other angles in "
-            "its quarters; align the descan, or scan a smaller field"
-        ]
+        return asdict(self)
 
 
 def find_disc(pattern: NDArray[np.float64]) -> Disc:
@@ -124,16 +117,16 @@ def find_disc(pattern: NDArray[np.float64]) -> Disc:
     --------
     >>> rows, columns = np.mgrid[:64, :64]
     >>> disc = find_disc((np.hypot(rows - 30.5, columns - 33) < 12).astype(float))
-    >>> disc.centre, round(disc.radius, 1)
-    ((30.5, 33.0), 12.0)
+    >>> np.round(disc.centre, 3).tolist(), round(disc.radius, 1)
+    ([30.5, 33.0], 12.0)
     """
-    smooth = ndimage.median_filter(pattern, 3, mode="nearest")
+    smooth = ndimage.gaussian_filter(ndimage.median_filter(pattern, 3, mode="nearest"), _BLUR, mode="nearest")
     level, bright, dark = _level(smooth)
     regions, count = ndimage.label(smooth > level)
     if count == 0:
         raise NoDiscError("it is the same everywhere")
     brightness = ndimage.sum_labels(smooth, regions, np.arange(1, count + 1))
-    region = regions == 1 + int(np.argmax(brightness))
+    region = _without_small_holes(regions == 1 + int(np.argmax(brightness)))
     area = int(np.count_nonzero(region))
     around = ndimage.binary_dilation(region, iterations=3) & ~ndimage.binary_dilation(region)
     surround = float(smooth[around].mean()) if around.any() else dark
@@ -187,8 +180,8 @@ def find_geometry(
     >>> rows, columns = np.mgrid[:64, :64]
     >>> pattern = (np.hypot(rows - 30.5, columns - 33) < 12).astype(float)
     >>> geometry = find_geometry(np.stack([pattern] * 4), np.full(4, 1), angular_sampling=2.0)
-    >>> geometry.centre, geometry.descan, round(geometry.semiangle)
-    ((30.5, 33.0), 0.0, 24)
+    >>> np.round(geometry.centre, 3).tolist(), geometry.descan, round(geometry.semiangle)
+    ([30.5, 33.0], 0.0, 24)
     """
     count = int(numbers.sum())
     if centre is not None:
@@ -202,15 +195,16 @@ def find_geometry(
                 f"centre: no disc of the undiffracted beam is found in the mean pattern, {error}; give where it is, in "
                 "px, as centre=(row, column) or --centre"
             ) from None
-    found = [] if disc is None else _discs(quarters, numbers)
-    places = [quarter.centre for quarter in found]
+    places = [] if disc is None else [quarter.centre for quarter in _discs(quarters, numbers)]
+    descan = max(math.dist(a, b) for a in places for b in places) if len(places) > 1 else None
     return Geometry(
-        centre=disc.centre if disc is not None and centre is None else centre or (0.0, 0.0),
+        centre=centre or _centre_of(disc),
         radius=None if disc is None else disc.radius,
-        descan=max(math.dist(a, b) for a in places for b in places) if len(places) > 1 else None,
+        descan=descan,
         origin="user" if centre is not None else f"of the bright disc in the mean of {count} patterns",
         semiangle=None if disc is None or angular_sampling is None else disc.radius * angular_sampling,
         patterns=count,
+        remarks=tuple(_remarks(centre, disc, descan)),
     )
 
 
@@ -260,17 +254,27 @@ def _level(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return level, bright, dark
 
 
+def _without_small_holes(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill the holes that shot noise leaves."""
+    holes, count = ndimage.label(~region)
+    areas = np.bincount(holes.ravel(), minlength=count + 1)
+    return np.asarray(region | (areas < _HOLE * np.count_nonzero(region))[holes])
+
+
 def _check_round(region: NDArray[np.bool_]) -> None:
     """Raise if a region is no disc, with half a pixel for its edge."""
-    filled = np.asarray(ndimage.binary_fill_holes(region))
     rows, columns = np.nonzero(region)
     half_axes = 2.0 * np.sqrt(np.linalg.eigvalsh(np.cov(rows, columns, bias=True)))
     radius = math.sqrt(len(rows) / math.pi)
     allowed = _ROUND + 0.5 / radius
-    if np.count_nonzero(filled & ~region) > 0.5 * _ROUND * len(rows):
-        raise NoDiscError("its brightest region has a hole, as if a beam stop hid the undiffracted beam")
+    if not np.array_equal(ndimage.binary_fill_holes(region), region):
+        raise NoDiscError(
+            "its brightest region has a hole, as if a beam stop hid the beam or too few electrons made it"
+        )
     if np.abs(half_axes / radius - 1.0).max() > allowed or half_axes[1] / half_axes[0] > 1.0 + allowed:
-        raise NoDiscError("its brightest region is no disc, as if a beam stop hid a part of it")
+        raise NoDiscError(
+            "its brightest region is no disc, as if a beam stop hid a part of it or too few electrons made it"
+        )
 
 
 def _discs(quarters: NDArray[np.float64], numbers: NDArray[np.intp]) -> list[Disc]:
@@ -279,6 +283,30 @@ def _discs(quarters: NDArray[np.float64], numbers: NDArray[np.intp]) -> list[Dis
         return [find_disc(quarter / number) for quarter, number in zip(quarters, numbers, strict=True) if number]
     except NoDiscError:
         return []
+
+
+def _centre_of(disc: Disc | None) -> tuple[float, float]:
+    assert disc is not None  # else a centre is given
+    return disc.centre
+
+
+def _remarks(centre: tuple[float, float] | None, disc: Disc | None, descan: float | None) -> Iterator[str]:
+    if disc is None:
+        yield "no clear disc of the undiffracted beam is seen, so that the centre that is given is not checked"
+        return
+    offset = 0.0 if centre is None else math.dist(centre, disc.centre)
+    if centre is not None and offset > TOLD_OFFSET:
+        yield (
+            f"the centre that is given, ({centre[0]:.1f}, {centre[1]:.1f}) px, is {offset:.1f} px "
+            f"from that of the undiffracted beam, ({disc.centre[0]:.1f}, {disc.centre[1]:.1f}) px"
+        )
+    if descan is None:
+        yield "not every quarter of the scan shows the undiffracted beam by itself, so that descan is not checked"
+    elif descan > TOLD_DESCAN:
+        yield (
+            f"the undiffracted beam moves by {descan:.1f} px over the scan, so that detectors see other angles in its "
+            "quarters; align the descan, or scan a smaller field"
+        )
 
 
 def _check_centre(centre: tuple[float, float], shape: tuple[int, int]) -> tuple[float, float]:

@@ -347,6 +347,11 @@ class Series(Sequence[Micrograph]):
     def __len__(self) -> int:
         return len(self._recording.data) if self._recording.is_series else 1
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of an image, (H, W)."""
+        return tuple(self._recording.data.shape[-2:])
+
     @overload
     def __getitem__(self, frame: int) -> Micrograph: ...
     @overload

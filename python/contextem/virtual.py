@@ -33,10 +33,12 @@ MEMORY = 512 * 2**20
 """Bytes that reading may take, where nothing is said."""
 
 _SAMPLE = 256 * 2**20  # bytes read to find the centre
+_FEWEST = 1024  # patterns read for that, of a scan that has so many
 _READERS = 2  # one reads while the other sums
 _LONE_PIXEL = 0.1  # share of the sum over an annulus from which on a single pixel is told
 _FULL = 0.995  # share of an annulus on the detector up to which it is told
 
+_SUMMED = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")  # by the kernels
 _DARK = ("HAADF", "MAADF", "LAADF", "ADF")
 
 
@@ -46,7 +48,7 @@ def scan_geometry(scan: DiffractionScan, *, centre: tuple[float, float] | None =
     Parameters
     ----------
     scan : DiffractionScan
-        About one in 64 of its patterns is read, all of a small scan, and no more than 256 MiB.
+        About one in 64 of its patterns is read, but 1024 at least of a scan that has so many, and 256 MiB at most.
     centre : tuple of two floats, optional
         (row, column), px, where it is known; radius and descan are found all the same.
 
@@ -73,8 +75,8 @@ def scan_geometry(scan: DiffractionScan, *, centre: tuple[float, float] | None =
     ...     path = Path(folder) / "scan.npy"
     ...     np.save(path, np.broadcast_to(disc, (4, 4, 64, 64)))
     ...     geometry = scan_geometry(read_scan(path, angular_sampling=2.0))
-    >>> geometry.centre, round(geometry.semiangle)
-    ((30.5, 33.0), 24)
+    >>> np.round(geometry.centre, 3).tolist(), round(geometry.semiangle)
+    ([30.5, 33.0], 24)
     """
     return find_geometry(*_sample(scan), centre=centre, angular_sampling=scan.angular_sampling)
 
@@ -170,16 +172,18 @@ def _sample(scan: DiffractionScan) -> tuple[NDArray[np.float64], NDArray[np.intp
     """Return sums (4, ky, kx) and numbers (4,) of patterns spread over each quarter of the scan."""
     rows, columns, *pattern = scan.shape
     most = max(4, _SAMPLE // (math.prod(pattern) * scan.dtype.itemsize))
-    steps = [max(1, min(8, size // 8)) for size in (rows, columns)]
-    while math.prod(-(-size // step) for size, step in zip((rows, columns), steps, strict=True)) > most:
-        steps = [step + 1 for step in steps]
-    chosen_rows, chosen_columns = (
-        range((size - 1) % step // 2, size, step) for size, step in zip((rows, columns), steps, strict=True)
-    )
-    places = [(row, column) for row in chosen_rows for column in chosen_columns]
+    wanted = min(most, max(rows * columns // 64, _FEWEST))
+    step = math.isqrt(max(1, rows * columns // wanted))
+    while math.ceil(rows / step) * math.ceil(columns / step) > most:
+        step += 1
+    chosen = [
+        row * columns + column
+        for row in range((rows - 1) % step // 2, rows, step)
+        for column in range((columns - 1) % step // 2, columns, step)
+    ]
     quarters, numbers = np.zeros((4, *pattern)), np.zeros(4, dtype=np.intp)
-    picked = scan.patterns.pick([row * columns + column for row, column in places])
-    for (row, column), values in zip(places, picked, strict=True):
+    for number, values in scan.patterns.pick(chosen):
+        row, column = divmod(number, columns)
         quarter = 2 * (2 * row >= rows) + (2 * column >= columns)
         quarters[quarter] += values
         numbers[quarter] += 1
@@ -192,11 +196,11 @@ def _masks(
     scan: DiffractionScan, detectors: Sequence[Detector], angular_sampling: float, geometry: Geometry
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Return which pixels each detector sees (D, ky, kx), and what is to be warned of."""
-    shape, remarks, masks = (scan.shape[2], scan.shape[3]), geometry.remarks(), []
+    shape, remarks, masks = (scan.shape[2], scan.shape[3]), list(geometry.remarks), []
     for detector in detectors:
         assert detector.inner is not None and detector.outer is not None
         inner, outer = detector.inner / angular_sampling, detector.outer / angular_sampling
-        mask = _annulus(shape, geometry.centre, inner, outer)
+        mask = annulus(shape, geometry.centre, inner, outer)
         if not mask.any():
             raise ValueError(
                 f"detectors: expected an annulus on the detector of {shape[0]} x {shape[1]} px and "
@@ -246,7 +250,7 @@ def _stream(
     readers = _READERS if patterns.least <= memory // _READERS else 1
     nbytes = max(patterns.least, min(BLOCK, memory // readers)) if patterns.least <= memory else memory
     jobs = patterns.jobs(nbytes)
-    sums = np.zeros((patterns.count, len(masks)))
+    sums, detectors = np.zeros((patterns.count, len(masks))), VirtualDetectors(masks)
     waiting, lock, done = iter(jobs), threading.Lock(), 0
 
     def take() -> tuple[int, ...] | None:
@@ -259,7 +263,8 @@ def _stream(
             with patterns.open(nbytes) as read:
                 while (job := take()) is not None:
                     for first, block in read(job):
-                        sums[first : first + len(block)] = _virtual_detectors(block, masks, n_threads)
+                        values = block if block.dtype.name in _SUMMED else block.astype(np.float64)
+                        sums[first : first + len(block)] = virtual_detectors(values, detectors, n_threads=n_threads)
                         if progress is not None:
                             with lock:
                                 done += len(block)
@@ -313,16 +318,21 @@ def _check_detectors(detectors: Sequence[Detector]) -> list[Detector]:
     return detectors
 
 
-# Stands in for contextem.virtual_detectors, with its signatures.
+# Stands in for contextem.virtual_detectors, with its names and signatures.
 
 
-def _annulus(shape: tuple[int, int], centre: tuple[float, float], inner: float, outer: float) -> NDArray[np.bool_]:
+def annulus(shape: tuple[int, int], centre: tuple[float, float], inner: float, outer: float) -> NDArray[np.bool_]:
     rows, columns = (np.arange(size) - at for size, at in zip(shape, centre, strict=True))
-    distance = np.hypot(rows[:, None], columns)
-    return np.asarray((distance >= inner) & (distance < outer))
+    squared = rows[:, None] ** 2 + columns**2
+    return np.asarray((squared >= inner**2) & (squared < outer**2))
 
 
-def _virtual_detectors(patterns: NDArray[Any], masks: NDArray[np.bool_], n_threads: int) -> NDArray[np.float64]:
+class VirtualDetectors:
+    def __init__(self, masks: NDArray[np.bool_]) -> None:
+        self.pixels = [np.flatnonzero(mask) for mask in masks]
+
+
+def virtual_detectors(patterns: NDArray[Any], masks: VirtualDetectors, *, n_threads: int = 0) -> NDArray[np.float64]:
     flat = patterns.reshape(len(patterns), -1)
-    seen = [np.take(flat, np.flatnonzero(mask), axis=1).astype(np.float64) for mask in masks]
+    seen = [np.take(flat, pixels, axis=1).astype(np.float64) for pixels in masks.pixels]
     return np.stack([values.sum(axis=1) for values in seen], axis=1)

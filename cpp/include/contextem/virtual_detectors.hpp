@@ -5,7 +5,8 @@
 //
 // Detectors may overlap. Their pixels are parted into zones, each of the pixels that the same detectors see, so that
 // every pixel is added once however many detectors there are, and one that none sees is never read. A zone is a list
-// of windows of 64 bytes, as many pixels as fit: whole ones, and parts of which the first or last pixels count.
+// of windows of 64 bytes, as many pixels as fit: whole ones, and those of which only some pixels count. A pattern that
+// is smaller than a window counts as the first pixels of one.
 //
 // Integers are summed exactly. Floating-point pixels are added in double in an order that depends on the detectors
 // alone (on the pattern's number in t): not on the threads, the instruction set, or how the scan is cut into blocks.
@@ -32,16 +33,13 @@ struct PatternsView {
     Index pattern_stride;  // in bytes
 };
 
-// Pixels [begin, end).
-struct Run {
-    std::int32_t begin;
-    std::int32_t end;
-};
+// Of every pixel the detectors that see it: bit d for detector d.
+std::vector<std::uint32_t> detectors_of_pixels(const bool* masks /* (count, pixels) */, Index count, Index pixels);
 
-// A window of which a part counts: with width pixels in a window, pixel i of it does where 0 <= i + shift - width < width.
+// A window of which only some pixels count.
 struct PartWindow {
+    std::uint64_t pixels;  // bit i: pixel start + i
     std::int32_t start;
-    std::int32_t shift;
 };
 
 struct Windows {
@@ -51,10 +49,14 @@ struct Windows {
 
 // The pixels that exactly these detectors see.
 struct Zone {
-    std::uint32_t detectors;         // bit d: detector d
-    Index pixels;
-    std::vector<Run> runs;
-    std::array<Windows, 4> windows;  // for pixels of 1, 2, 4 and 8 bytes; none where a pattern is smaller than one
+    std::uint32_t detectors;  // bit d: detector d
+    Windows windows;
+};
+
+// A part of the pattern that stays in the nearest cache while its zones are summed one after the other.
+struct PatternBand {
+    std::vector<Zone> zones;
+    std::vector<std::int32_t> fetches;  // windows of the band after it, in their order; as many as those of all zones
 };
 
 struct DetectorZones {
@@ -62,7 +64,7 @@ struct DetectorZones {
 
     Index count;
     Index pixels;
-    std::vector<Zone> zones;
+    std::array<std::vector<PatternBand>, 4> bands;  // for pixels of 1, 2, 4 and 8 bytes
 };
 
 template <class T>

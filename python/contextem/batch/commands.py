@@ -108,10 +108,10 @@ def run(
     What is not given as options is read from a YAML file: that of --context, field.yaml beside field.dm4, or
     contextem.yaml in its folder; the first that tells it counts.
     """
+    from contextem.batch.memory import default_memory
     from contextem.batch.merge import merge as merge_shares
     from contextem.batch.part import Work
     from contextem.batch.plan import Options, Shard, make_parts, model_digest
-    from contextem.batch.run import default_memory
     from contextem.batch.run import run as run_parts
     from contextem.batch.store import Store
     from contextem.model import load_model, packaged_model

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import platform
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from contextem._options import read_micrograph, recording_given, require_recordi
 from contextem._output import whole_file
 from contextem._stages import stage, timed_stages
 from contextem._threads import thread_limit
+from contextem.batch.memory import BYTES_PER_PIXEL, Budget, peak_memory
 from contextem.batch.plan import Options, Part
 from contextem.batch.store import Record, Store
 from contextem.context import Context
@@ -34,7 +34,7 @@ from contextem.micrograph import Micrograph, open_series
 from contextem.model import Model, load_model
 from contextem.pipeline import classify
 from contextem.scan import correct_scan
-from contextem.virtual import virtual_images
+from contextem.virtual import MEMORY, virtual_images
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -127,34 +127,30 @@ def do_part(part: Part, work: Work) -> Outcome:
     store = Store(Path(work.output))
     micrographs: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
-    store.remove(part)
     torch.set_num_threads(1)  # its sums depend on how many it has
-    with thread_limit(work.threads), timed_stages() as stages:
-        model = _model(work.options.model)
-        with _full_disk_told(work.output), _table(store.table(part)) as write:
-            for name, frame, read in _recordings(part, work, store):
+    with thread_limit(work.threads), timed_stages() as stages, _full_disk_told(work.output):
+        store.remove(part)
+        try:
+            recordings = _recordings(part, work, store)
+        except Exception as error:
+            recordings = []
+            failures.append({"name": part.name, **_failure(error)})
+        with _table(store.table(part)) as write:
+            for recording in recordings:
                 try:
-                    images, context = read()
-                    result = classify(
-                        images,
-                        context,
-                        model=model,
-                        device=work.device,
-                        estimate_angles=work.options.estimate_angles,
-                    )
-                except NoRoom:
-                    raise
+                    result = _classify(recording, work)
                 except Exception as error:
+                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                        raise
                     traceback.clear_frames(error.__traceback__)  # they hold images
-                    failures.append({"name": name, **_failure(error)})
+                    failures.append({"name": recording.name, **_failure(error)})
                 else:
                     with stage("table"):
-                        micrographs.append({"name": name, "frame": frame, **result.summary()})
-                        write(result, name, frame)
-        with _full_disk_told(work.output):
-            size = store.table_bytes(part)
-            record = Record(part.name, part.fingerprint(work.options), micrographs, failures, size)
-            store.write_record(record)
+                        micrographs.append({"name": recording.name, "frame": recording.frame, **result.summary()})
+                        write(result, recording.name, recording.frame)
+        fingerprint, size = part.fingerprint(work.options), store.table_bytes(part)
+        record = Record(part.name, fingerprint, micrographs, failures, size)
+        store.write_record(record)
     return Outcome(
         part.name,
         record,
@@ -172,59 +168,73 @@ def failed(part: Part, options: Options, error: BaseException) -> Outcome:
     return Outcome(part.name, Record(part.name, part.fingerprint(options), [], [failure]), 0.0)
 
 
-def peak_memory() -> int:
-    """Return the most bytes that this process has held in memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
-
-
 @lru_cache(maxsize=1)
 def _model(folder: str | None) -> Model:
     return load_model(folder)
 
 
-Reading = Callable[[], tuple[Micrograph | list[Micrograph], Context]]
+@lru_cache(maxsize=1)
+def _budget(memory: int) -> Budget:
+    return Budget(memory)
 
 
-def _recordings(part: Part, work: Work, store: Store) -> Iterator[tuple[str, int | None, Reading]]:
-    """Yield name and frame of each micrograph, and what reads it with its context."""
+@dataclass(frozen=True)
+class _Recording:
+    """One micrograph of a part: its name, its frame, the bytes that it takes, and what reads it."""
+
+    name: str
+    frame: int | None
+    nbytes: int
+    read: Callable[[], Micrograph | list[Micrograph]]
+    context: Context
+
+
+def _classify(recording: _Recording, work: Work) -> Classification:
+    with _budget(work.memory).reserved(recording.nbytes, recording.name):
+        return classify(
+            recording.read(),
+            recording.context,
+            model=_model(work.options.model),
+            device=work.device,
+            estimate_angles=work.options.estimate_angles,
+        )
+
+
+def _recordings(part: Part, work: Work, store: Store) -> list[_Recording]:
+    """Open a part, without reading more than it takes to say what is in it."""
     settings, path = part.settings, Path(part.path)
     context = settings.context()
     if part.may_be_scan and not _is_image(path, settings.signal):
-        yield part.name, None, lambda: (_images(part, work, store), context)
-        return
+        return [_scan(part, work, store, context)]
 
-    def prepared(read: Callable[[], Micrograph]) -> Reading:
-        def prepare() -> tuple[Micrograph, Context]:
+    def prepared(read: Callable[[], Micrograph]) -> Callable[[], Micrograph]:
+        def prepare() -> Micrograph:
             with stage("read"):
                 micrograph = with_origins(read(), settings)
             require_recording(micrograph, path)
-            if work.options.correct_scan:
-                with stage("scan correction"):
-                    micrograph = correct_scan(micrograph, context).micrograph
-            return micrograph, context
+            if not work.options.correct_scan:
+                return micrograph
+            with stage("scan correction"):
+                return correct_scan(micrograph, context).micrograph
 
         return prepare
 
-    def alone(frames: tuple[Path, ...] = ()) -> Reading:
+    def alone(frames: tuple[Path, ...] = ()) -> Callable[[], Micrograph]:
         return prepared(lambda: read_micrograph(path, settings, context.lattice_constant, frames))
 
+    with stage("read"):
+        series = open_series(path, **recording_given(settings, context.lattice_constant))
+    nbytes = BYTES_PER_PIXEL * math.prod(series.shape)
     if settings.frame is not None:
-        yield part.name, settings.frame, alone()
-        return
-    try:
-        with stage("read"):
-            series = open_series(path, **recording_given(settings, context.lattice_constant))
-    except Exception:
-        yield part.name, None, alone()  # it says what is wrong, or reads what cannot be opened lazily
-        return
+        return [_Recording(part.name, settings.frame, nbytes, alone(), context)]
     if len(series) == 1:
-        yield part.name, None, prepared(lambda: series[0])
-    elif work.options.series == "average":
-        yield part.name, None, alone((path,))
-    else:
-        for frame in range(*(part.frames or (0, len(series)))):
-            yield f"{part.input}[{frame}]", frame, prepared(partial(series.__getitem__, frame))
+        return [_Recording(part.name, None, nbytes, prepared(lambda: series[0]), context)]
+    if work.options.series == "average":
+        return [_Recording(part.name, None, nbytes + 2 * part.size, alone((path,)), context)]
+    return [
+        _Recording(f"{part.input}[{k}]", k, nbytes, prepared(partial(series.__getitem__, k)), context)
+        for k in range(*(part.frames or (0, len(series))))
+    ]
 
 
 def _is_image(path: Path, signal: int | str | None) -> bool:
@@ -234,18 +244,9 @@ def _is_image(path: Path, signal: int | str | None) -> bool:
         return False
 
 
-def _images(part: Part, work: Work, store: Store) -> list[Micrograph]:
-    """Compute the images that the detectors of a scan would have made, and leave them in the output folder."""
-    settings = part.settings
-    detectors = settings.detectors
-    if detectors is None and settings.detector is not None and settings.detector.inner is not None:
-        detectors = (settings.detector,)
-    if detectors is None:
-        raise ValueError(
-            f"detectors: {part.name} is a scan of diffraction patterns, say what images to compute of it, as "
-            "--annulus HAADF 70 200, or as detectors in a YAML file"
-        )
-    sampling = settings.sampling
+def _scan(part: Part, work: Work, store: Store, context: Context) -> _Recording:
+    """Open a scan of diffraction patterns; reading it computes the images that its detectors would have made."""
+    settings, sampling, detectors = part.settings, part.settings.sampling, part.settings.detectors
     if sampling == "estimate":
         raise ValueError(f"sampling: expected a number in Å/px for {part.name}, a scan, got estimate")
     scan = read_scan(
@@ -256,15 +257,25 @@ def _images(part: Part, work: Work, store: Store) -> list[Micrograph]:
         scan_shape=settings.scan_shape,
         signal=settings.signal,
     )
-    with stage("virtual detectors"):
-        images = virtual_images(
-            scan, detectors, centre=settings.centre, memory=work.memory // 2, n_threads=work.threads
+    if detectors is None and settings.detector is not None and settings.detector.inner is not None:
+        detectors = (settings.detector,)
+    if detectors is None:
+        raise ValueError(
+            f"detectors: {part.name} is a scan of diffraction patterns, say what images to compute of it, as "
+            "--annulus HAADF 70 200, or as detectors in a YAML file"
         )
-    images = [with_origins(image, settings) for image in images]
-    for image, detector in zip(images, detectors, strict=True):
-        require_recording(image, Path(part.path))
-        write_image(store.image(part, detector.name), image)
-    return images
+    chosen, streaming = detectors, min(MEMORY, work.memory // 4)
+
+    def images() -> list[Micrograph]:
+        with stage("virtual detectors"):
+            computed = virtual_images(scan, chosen, centre=settings.centre, memory=streaming, n_threads=work.threads)
+        for image, detector in zip(computed, chosen, strict=True):
+            require_recording(image, Path(part.path))
+            write_image(store.image(part, detector.name), image)
+        return [with_origins(image, settings) for image in computed]
+
+    nbytes = streaming + (BYTES_PER_PIXEL + 8 * len(chosen)) * math.prod(scan.shape[:2])
+    return _Recording(part.name, None, nbytes, images, context)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
@@ -282,11 +293,9 @@ def _full_disk_told(output: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        reason = (error.strerror or sentence(error)).lower()
         raise NoRoom(
-            error.errno,
-            f"output: {output} cannot take any more ({reason}); what is finished stays, make room and run the same "
-            "command again",
+            f"output: {output} cannot take any more ({os.strerror(error.errno).lower()}); what is finished stays, make "
+            "room and run the same command again"
         ) from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -139,7 +138,7 @@ def _told(outcomes: Iterator[Outcome], parts: int, finished: int, log: Path) -> 
 
 
 def _line(outcome: Outcome) -> dict[str, Any]:
-    """What the log tells of a part."""
+    """Return what the log tells of a part."""
     record = outcome.record
     return {
         "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
@@ -158,12 +157,3 @@ def _line(outcome: Outcome) -> dict[str, Any]:
 
 def _log_name(shard: Shard) -> str:
     return f"shard-{shard.number}-of-{shard.count}"
-
-
-def default_memory() -> int:
-    """Return half of the memory that this process may use, bytes: that of the machine, or less by its control group."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.exists() and (text := limit.read_text().strip()).isdecimal():
-            total = min(total, int(text))
-    return total // 2

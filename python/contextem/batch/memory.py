@@ -1,0 +1,90 @@
+"""How much memory a batch takes: what is asked for before it is taken, and never more at once than allowed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BYTES_PER_PIXEL = 100
+"""What classifying a micrograph takes for each of its pixels, its columns included."""
+
+
+class Budget:
+    """Memory that the threads of a process share.
+
+    Parameters
+    ----------
+    total : int
+        Bytes of the process, those that it holds already included.
+
+    Examples
+    --------
+    >>> budget = Budget(peak_memory() + 1000)
+    >>> with budget.reserved(600, "field.dm4"):
+    ...     budget.left
+    400
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.left = max(0, total - held_memory())
+        self._most = self.left
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserved(self, size: int, name: str) -> Iterator[None]:
+        """Wait until so much is left, and hold it for the block.
+
+        Raises
+        ------
+        MemoryError
+            If it is more than there will ever be.
+        """
+        if size > self._most:
+            raise MemoryError(
+                f"memory: {name} takes about {_words(size)}, beside {_words(self.total - self._most)} that the program "
+                f"takes, and {_words(self.total)} are allowed for a process; allow more with --memory, or have fewer "
+                "processes with --workers"
+            )
+        with self._changed:
+            self._changed.wait_for(lambda: self.left >= size)
+            self.left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.left += size
+                self._changed.notify_all()
+
+
+def default_memory() -> int:
+    """Return half of the memory that this process may use, bytes: that of the machine, or less by its control group."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.exists() and (text := limit.read_text().strip()).isdecimal():
+            total = min(total, int(text))
+    return total // 2
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held in memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def held_memory() -> int:
+    """Return the bytes that this process holds in memory now, or the most it has held where that is not told."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_memory()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _words(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
