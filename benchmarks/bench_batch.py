@@ -16,13 +16,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import numpy as np
 import pytest
 import tifffile
 from roofline import warn_of_blas_settings
 
-from contextem.cli import main
 from contextem.context import Context
 from contextem.simulate.dataset import simulate_micrograph
 
@@ -110,7 +108,6 @@ def atomap_seconds(batch: Batch, folder: Path) -> float | None:
     return sum(each.values())
 
 
-@pytest.mark.skipif(main.get_command(click.Context(main), "batch") is None, reason="there is no contextem batch")
 def test_batch_of_half_a_million_columns(batch, tmp_path, capsys):
     command = [sys.executable, "-m", "contextem.cli", "batch", *batch.files]
     start, before = time.perf_counter(), children_seconds()
