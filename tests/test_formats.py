@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 
+import dask
 import h5py
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from microscope_files import (
 from PIL import Image
 
 from contextem._files import find_files
-from contextem.micrograph import Detector, Micrograph, ReadError, read, read_series
+from contextem.micrograph import Detector, Micrograph, ReadError, open_series, read, read_series
 
 IMAGE = np.random.default_rng(11).integers(0, 60_000, (24, 32)).astype(np.uint16)
 SERIES = np.stack([np.roll(IMAGE, shift, axis=1) for shift in range(5)])
@@ -407,6 +408,18 @@ def test_a_series_in_one_file(tmp_path, suffix):
     for frame in (5, -1, True, "1"):
         with pytest.raises(ReadError, match=r"^frame: expected 0 to 4, the images of series"):
             read(path, frame=frame, **given)
+
+
+def test_frames_are_read_here_whatever_scheduler_dask_would_take(tmp_path):
+    """Such as the cluster whose worker asks for them, to which open files cannot be handed."""
+    write_signal(tmp_path / "series.hspy", SERIES)
+
+    def scheduler(*_, **__):
+        raise AssertionError("dask was asked to compute elsewhere")
+
+    with dask.config.set(scheduler=scheduler):
+        frames = open_series(tmp_path / "series.hspy")
+        np.testing.assert_array_equal(frames[3].data, SERIES[3])
 
 
 def test_a_series_in_several_files(tmp_path):

@@ -5,14 +5,12 @@ import re
 import subprocess
 from importlib.resources import as_file, files
 
-import click
 import pytest
 
-from contextem.cli import main
+from contextem.batch.commands import batch
 
 FOLDER = files("contextem") / "examples" / "jobs"
 SCRIPTS = sorted(script.name for script in FOLDER.iterdir() if script.is_file())
-BATCH = main.get_command(click.Context(main), "batch")
 SBATCH = {"--parsable", "--dependency", "--wrap"}
 """Options of sbatch, in the comments."""
 
@@ -23,13 +21,12 @@ def test_script_parses(name):
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
-@pytest.mark.skipif(BATCH is None, reason="there is no contextem batch")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_options_are_those_of_the_command(name):
     text = (FOLDER / name).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if re.search(r"contextem batch|--context|--scheduler", line)]
     used = set(re.findall(r"(?<![\w-])(--[a-z-]+|-o)\b", "\n".join(lines)))
-    known = {option for parameter in BATCH.commands["run"].params for option in parameter.opts}
+    known = {option for parameter in batch.commands["run"].params for option in parameter.opts}
     assert {"--context", "-o"} <= used - SBATCH <= known
 
 

@@ -10,18 +10,14 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-import click
 import pytest
 import tifffile
 from one_node_slurm import one_node
 
-from contextem.cli import main
 from contextem.examples import demo_micrograph
 
 pytestmark = pytest.mark.slurm
 JOBS = files("contextem") / "examples" / "jobs"
-BATCH = main.get_command(click.Context(main), "batch")
-needs_batch = pytest.mark.skipif(BATCH is None, reason="there is no contextem batch")
 
 
 def test_array_tasks_know_their_place_and_their_exit_codes_are_seen(slurm, tmp_path):
@@ -141,7 +137,6 @@ def columns_found(folder):
     return found
 
 
-@needs_batch
 def test_batch_array_goes_on_after_a_task_was_killed_and_is_merged(slurm, commands, fields, tmp_path):
     """Task 2 of three is killed at first; the merge says so, and the same two submissions again complete it."""
     program = tmp_path / "bin" / "contextem"
@@ -173,7 +168,6 @@ def test_batch_array_goes_on_after_a_task_was_killed_and_is_merged(slurm, comman
     assert set(found) == {f"field{i}.tif" for i in range(7)} and min(found.values()) > 100
 
 
-@needs_batch
 def test_batch_is_done_by_dask_workers_that_slurm_starts(slurm, fields, tmp_path):
     """The packaged example, which dask-jobqueue submits jobs for; they end with it."""
     pytest.importorskip("dask_jobqueue")
