@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from contextem.export.images import write_image
-from contextem.simulate.dataset import simulate_micrograph
+from contextem.micrograph import Detector
+from contextem.simulate.dataset import column_groups, simulate_micrograph
+from contextem.simulate.render import superpose
 
 CONTEXT = "host: WSe2\ndopants: [Cr]\nenergy_kev: 80\ndetector: HAADF\n"
 RESULTS = ("columns", "images", ".batch/records")
@@ -73,11 +75,19 @@ def write_scan(path: Path, images: dict[str, np.ndarray], *, side: int = 64) -> 
     np.save(path, patterns)
 
 
-def scan_images(size: float = 22.0) -> dict[str, np.ndarray]:
-    """Return what two detectors see of a monolayer, counts, at 0.2 Å/px."""
-    return {
-        name: np.rint(
-            simulate_micrograph("WSe2", "Cr", 80e3, name, 5, size=size, sampling=0.2, dose=5000.0).micrograph.data
-        ).astype(np.int64)
-        for name in ANNULI
-    }
+def scan_images() -> dict[str, np.ndarray]:
+    """Return what two detectors see of the same monolayer, counts, at 0.2 Å/px."""
+    detectors = {name: Detector(name, *angles) for name, angles in ANNULI.items()}
+    made = simulate_micrograph("WSe2", "Cr", 80e3, detectors["HAADF"], 5, size=22.0, sampling=0.2, dose=5000.0)
+    groups = column_groups(
+        made.scene.layer,
+        "WSe2",
+        "Cr",
+        80e3,
+        detectors["MAADF"],
+        source_size=made.conditions["source_size"],
+        aberrations=made.scene.aberrations,
+    )
+    image = superpose(groups, made.micrograph.shape, 0.2, made.scene.offsets)
+    counts = np.random.default_rng(7).poisson(5000.0 * np.maximum(image, 0.0))
+    return {"HAADF": np.rint(made.micrograph.data).astype(np.int64), "MAADF": counts}

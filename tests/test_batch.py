@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +20,6 @@ from contextem.batch.lock import Occupied, locked
 from contextem.batch.plan import Shard, named
 from contextem.batch.store import Store
 from contextem.cli import main
-from contextem.export.images import write_image
-from contextem.simulate.dataset import simulate_micrograph
 
 parquet = pytest.importorskip("pyarrow.parquet")
 

@@ -1,5 +1,7 @@
 """Scans of diffraction patterns in batches: images are computed of them, in little memory, and then classified."""
 
+import csv
+import json
 import resource
 import subprocess
 import sys
@@ -60,6 +62,10 @@ def test_columns_are_those_of_classify_with_both_images(folder, images, tmp_path
     table = parquet.read_table(tmp_path / "columns" / "scan.npy.parquet")
     np.testing.assert_array_equal(table["row"].to_numpy(), expected.positions[:, 0])
     np.testing.assert_allclose(table["probability"].to_numpy(), expected.probabilities.max(axis=1), atol=1e-6)
+    (record,) = (tmp_path / ".batch" / "records").iterdir()
+    (summary,) = json.loads(record.read_text())["micrographs"]
+    assert summary["warnings"] == []
+    assert summary["geometry"]["centre"] == pytest.approx([31.5, 31.5], abs=0.01)
 
 
 def test_annuli_on_the_command_line_stand_before_those_of_files(folder, images, tmp_path):
@@ -82,7 +88,7 @@ def test_images_and_scans_side_by_side(folder, images, tmp_path):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("detectors", "say what images to compute of it"),
+        ("detectors", "compute images of them: `contextem batch --annulus HAADF 70 200`"),
         ("angular_sampling", "angular_sampling: scan.npy holds no credible calibration"),
         ("energy_kev", "energy: scan.npy does not tell it"),
         ("sampling", "sampling: scan.npy holds no credible sampling of the scan"),
@@ -98,27 +104,43 @@ def test_what_is_not_known_of_a_scan_is_asked_for(folder, tmp_path, line, told):
 
 
 def test_sixteen_gibibytes_in_two(tmp_path):
-    """A sparse file: of each pattern one page is written, that with the disc and a part of the annulus."""
-    counts = np.rint(
-        simulate_micrograph("WSe2", "Cr", 80e3, "HAADF", 5, size=102.4, sampling=0.2, dose=5000.0).micrograph.data
-    ).astype(np.uint16)[:, :256]
-    patterns = np.lib.format.open_memmap(tmp_path / "scan.npy", "w+", np.uint16, (512, 256, 256, 256))
-    assert patterns.nbytes == 16 * GIB
-    band = patterns[:, :, 124:132]  # one page of 4096 bytes, but for the header
-    rows, columns = np.mgrid[-3.5:4.5, -127.5:128.5]
-    band[:, :, np.hypot(rows, columns) < 3.6] = 3000
-    band[:, :, 4, 10], band[:, :, 3, 245] = counts // 2, counts - counts // 2
-    del band, patterns
-    given = {"--host": "WSe2", "--dopant": "Cr", "--energy-kev": 80, "--sampling": 0.2, "--angular-sampling": 1.5}
+    """A sparse file: of each pattern eight rows are written, those with the disc and a part of the annulus."""
+    simulated = simulate_micrograph("WSe2", "Cr", 80e3, "HAADF", 5, size=51.2, sampling=0.2, dose=5000.0)
+    counts = np.rint(simulated.micrograph.data[:, :128]).astype(np.uint16)
+    shape, side = counts.shape, 512
+    rows, columns = np.mgrid[-3.5:4.5, -255.5:256.5]
+    bands = np.zeros((*shape, 8, side), np.uint16)
+    bands[:, :, np.hypot(rows, columns) < 3.6] = 3000
+    bands[:, :, 4, 10], bands[:, :, 3, 495] = counts // 2, counts - counts // 2
+    size, first = 2 * side**2, 2 * side * (side // 2 - 4)
+    with (tmp_path / "scan.npy").open("wb") as file:
+        header = {"descr": "<u2", "fortran_order": False, "shape": (*shape, side, side)}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        for number, band in enumerate(bands.reshape(-1, 8 * side)):
+            file.seek(start + number * size + first)
+            file.write(band.tobytes())
+        file.truncate(start + counts.size * size)
+    assert counts.size * size == 16 * GIB
+    given = {"--host": "WSe2", "--dopant": "Cr", "--energy-kev": 80, "--sampling": 0.2, "--angular-sampling": 0.75}
     options = [str(each) for pair in given.items() for each in pair]
+    command = [sys.executable, "-m", "contextem.cli", "batch", "scan.npy", "-o", "out", "--memory", "2G", *options]
     done = subprocess.run(
-        [sys.executable, "-m", "contextem.cli", "batch", "scan.npy", "-o", "out", "--memory", "2G", *options]
-        + ["--annulus", "HAADF", "70", "190"],
+        [*command, "--annulus", "HAADF", "70", "190"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         preexec_fn=partial(resource.setrlimit, resource.RLIMIT_DATA, (2 * GIB, 2 * GIB)),
     )
+    (tmp_path / "scan.npy").unlink()
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(ctm.read(tmp_path / "out" / "images" / "scan.npy.HAADF.tif").data, counts)
-    (tmp_path / "scan.npy").unlink()
+    (line,) = (tmp_path / "out" / "log" / "shard-1-of-1.jsonl").read_text().splitlines()
+    assert json.loads(line)["peak_memory_bytes"] < 1.2 * GIB
+
+
+def test_what_is_to_be_known_of_a_scan_is_among_the_warnings(folder, tmp_path):
+    result = run(folder / "scan.npy", "-o", tmp_path, "--annulus", "HAADF", 70, 210)
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader((tmp_path / "micrographs.csv").open(newline=""))
+    assert "of the annulus of HAADF (70 to 210 mrad) is on the detector, the rest is not counted" in row["warnings"]

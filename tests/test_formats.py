@@ -246,7 +246,7 @@ def test_an_image_beside_the_4d_data_it_was_made_of(tmp_path):
     micrograph = read(tmp_path / "scan.emd")
     np.testing.assert_array_equal(micrograph.data, data.sum((2, 3)))
     assert micrograph.sampling == pytest.approx(0.2)
-    message = r"^path: scan.emd holds no image but data of shape \(6, 7, 4, 5\), .* contextem.read_scan"
+    message = r"^path: scan.emd holds no image but data of shape \(6, 7, 4, 5\), .* contextem.virtual_images"
     with pytest.raises(ReadError, match=message) as caught:
         read(tmp_path / "scan.emd", signal="scan")
     assert caught is not None  # the error does not hold the file open
@@ -293,8 +293,8 @@ def test_readers_do_not_write_to_the_screen(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("scan.mib", "holds diffraction patterns, compute an image of them with `contextem batch`"),
-        ("scan.blo", r"holds diffraction patterns, .* contextem.read_scan and contextem.virtual_images$"),
+        ("scan.mib", "holds diffraction patterns, compute images of them: `contextem batch --annulus"),
+        ("scan.blo", r"holds diffraction patterns, .* or contextem.virtual_images$"),
         ("image.jpg", "is a picture whose compression changed the grey values"),
         ("image.JPEG", "is a picture whose compression changed the grey values"),
     ],
