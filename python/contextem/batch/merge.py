@@ -97,7 +97,7 @@ def merge(output: Path, *, zarr: bool = False) -> Merged:
             write_zarr(output / "columns.zarr", [store.tables / plan[name]["table"] for name in records])
         from contextem.batch.report import write_report
 
-        write_report(output / "report.html", merged)
+        write_report(output / "report.html", merged, specimens(merged))
     return merged
 
 

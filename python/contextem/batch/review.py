@@ -88,7 +88,8 @@ def odd_ones(summaries: Sequence[Mapping[str, Any]]) -> list[Odd]:
         scale = max(1.0, _deviation(deviations))
         for place in np.flatnonzero(np.abs(deviations) > ODD * scale):
             times = found.values[place] / found.mean
-            often = f"{times:.2g} times the mean" if times else f"none of {found.mean * found.sites[place]:.2g} expected"
+            usual = found.mean * found.sites[place]
+            often = f"{times:.2g} times the mean" if times else f"none, where {usual:.2g} are usual"
             weight = float(abs(deviations[place])) / scale / ODD
             add(int(found.where[place]), f"{quantity.words}: {often}", weight, doubtful=False)
     return sorted(odd.values(), key=lambda each: (-each.weight, each.index))
@@ -156,7 +157,7 @@ def kinds(told: Iterable[tuple[str, str]]) -> list[Kind]:
 
 
 def _above(values: NDArray[np.float64], least: float) -> Iterable[tuple[int, float]]:
-    """Yield the index of what stands out above the others and a least value, and how far, in multiples of the latter."""
+    """Return the index of each that stands out above the others and a least value, and how far, as a ratio."""
     limit = max(least, _median(values) + ODD * _deviation(values))
     return [(int(index), float(values[index] / limit)) for index in np.flatnonzero(values > limit)]
 

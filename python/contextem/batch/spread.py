@@ -1,8 +1,8 @@
 """How far micrographs differ in their defects, and how far they would by chance.
 
 Micrograph i has n_i sites and the share p_i of defects.  Were the share p the same in all, counting alone would scatter
-p_i with the variance p (1 - p) / n_i.  Labels that are doubtful scatter it further: the interval of `contextem.densities`
-is then wider than Jeffreys' for as many sure labels, and n_i is divided by the square of how much.  That p is the same is
+p_i with the variance p (1 - p) / n_i.  Doubtful labels scatter it further: the interval of `contextem.densities` is
+then wider than Jeffreys' for as many sure labels, and n_i is divided by the square of how much.  That p is the same is
 tested by
 
     X^2 = sum_i z_i^2,     z_i = (p_i - p) / sqrt(p (1 - p) / n_i),
@@ -17,7 +17,7 @@ explain is the standard deviation beyond it, from the analysis of variance of sh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Shares:
     @property
     def values(self) -> Floats:
         """The share in each."""
-        return self.expected / self.sites
+        return np.asarray(self.expected / self.sites)
 
     @property
     def mean(self) -> float:
@@ -94,7 +94,7 @@ class Shares:
     def sure_sites(self) -> Floats:
         """As many sites with sure labels would tell the share as well, (M,)."""
         low, high = jeffreys(self.expected, self.sites)
-        return self.sites / np.maximum(1.0, (self.high - self.low) / (high - low)) ** 2
+        return np.asarray(self.sites / np.maximum(1.0, (self.high - self.low) / (high - low)) ** 2)
 
     @property
     def deviations(self) -> Floats:
@@ -103,6 +103,12 @@ class Shares:
         if not 0.0 < p < 1.0:
             return np.zeros(len(sure))
         return np.asarray((self.values - p) / np.sqrt(p * (1.0 - p) / sure))
+
+    def without(self, left_out: Collection[int]) -> Shares:
+        """Return those of other micrographs than some, given by their index among all that were asked for."""
+        kept = ~np.isin(self.where, list(left_out))
+        arrays = {name: getattr(self, name)[kept] for name in ("where", "sites", "expected", "low", "high")}
+        return Shares(**arrays, scale=self.scale)
 
 
 def shares(summaries: Sequence[Mapping[str, Any]], quantity: Quantity) -> Shares:
@@ -188,7 +194,7 @@ def spread(found: Shares) -> Spread:
     count = len(found.sites)
     if count == 1:
         return Spread(found.mean, (float(found.low[0]), float(found.high[0])))
-    p, n, sure = found.mean, found.sites, found.sure_sites
+    p, sure = found.mean, found.sure_sites
     pq = p * (1.0 - p)
     told = {"deviation": float(found.values.std(ddof=1)), "by_chance": float(np.sqrt(np.mean(pq / sure)))}
     interval = _interval_of_mean(found)

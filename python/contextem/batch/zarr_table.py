@@ -96,7 +96,7 @@ def _numbers(name: str, array: Any, names: dict[str, int]) -> NDArray[Any]:
     told = array.dictionary.to_pylist()
     indices = np.asarray(array.indices)
     if name == "class":
-        return np.array([CLASSES.index(each) for each in told], np.int8)[indices]
+        return np.asarray(np.array([CLASSES.index(each) for each in told], np.int8)[indices])
     used, first = np.unique(indices, return_index=True)
     numbers = np.zeros(len(told), np.int32)
     for index in used[np.argsort(first)].tolist():
