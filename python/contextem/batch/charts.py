@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr
+from scipy.special import betainc
 
 from contextem.batch.review import disagreements
 from contextem.batch.spread import Quantity, Shares, jeffreys
@@ -58,16 +58,16 @@ def draw_defects(
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(WIDTH, 0.55 + 1.45 * len(found)), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(WIDTH, 0.6 + 1.4 * len(found)), layout="constrained", facecolor="white")
         panels = figure.subplots(len(found), 2, squeeze=False, sharex="col", sharey="row", width_ratios=(3.2, 1.0))
-        times = np.arange(1, count + 1) if frames is None else frames
+        times, what = (np.arange(1, count + 1), "micrograph") if frames is None else (frames, "frame")
         most = 1.0
         for (quantity, each), (left, right) in zip(found.items(), panels, strict=True):
             sound = each.without(doubtful)
             sound = sound if len(sound.where) else each
             top = _top(each, sound)
             scale, unit = _unit(quantity, each.scale, top)
-            _draw_order(left, each, times, scale, top, np.isin(each.where, list(odd)))
+            _draw_order(left, each, times, scale, top, np.isin(each.where, list(odd)), what)
             left.axhline(scale * sound.mean, color="0.4", lw=0.8, ls=(0, (4, 3)), zorder=1, label="mean")
             most = max(most, _draw_distribution(right, each, sound, scale, top))
             left.set_ylabel(f"{quantity.words}\n({unit})")
@@ -77,7 +77,7 @@ def draw_defects(
         panels[-1, 0].set_xlabel(_ORDER if frames is None else "frame")
         panels[-1, 0].margins(x=0.015)
         panels[-1, 1].set_xlim(0.0, 1.08 * most)
-        panels[-1, 1].set_xlabel("micrographs" if frames is None else "frames")
+        panels[-1, 1].set_xlabel(f"{what}s")
         for axes, ticks in zip(panels[-1], ("auto", 4), strict=True):
             axes.xaxis.get_major_locator().set_params(integer=True, nbins=ticks)
         figure.align_ylabels(panels[:, 0])
@@ -159,11 +159,11 @@ def _unit(quantity: Quantity, per_site: float, top: float) -> tuple[float, str]:
 
 
 def _draw_order(
-    axes: Axes, found: Shares, times: NDArray[np.int64], scale: float, top: float, odd: NDArray[np.bool_]
+    axes: Axes, found: Shares, times: NDArray[np.int64], scale: float, top: float, odd: NDArray[np.bool_], what: str
 ) -> None:
     where, values = times[found.where], scale * found.values
     beyond = found.values > top
-    for label, chosen, colour in (("a micrograph", ~odd, _VALUE), ("one to look at", odd, _ODD)):
+    for label, chosen, colour in ((f"a {what}", ~odd, _VALUE), ("one to look at", odd, _ODD)):
         shown = chosen & ~beyond
         if len(where) <= SINGLE:
             size, alpha = float(np.clip(45.0 / math.sqrt(len(where)), 2.2, 4.5)), 1.0
@@ -206,8 +206,9 @@ def _draw_distribution(axes: Axes, found: Shares, sound: Shares, scale: float, t
     edges = width * (np.arange(math.ceil(top / width + 0.5) + 1) - 0.5)
     counts = np.histogram(found.values, edges)[0]
     kept, times = np.unique(np.round(sites), return_counts=True)
-    most = np.floor(np.clip(edges[1:, None], 0.0, 1.0) * kept)  # defects
-    below = np.append(0.0, bdtr(most, kept, sound.mean) @ times)
+    # the binomial distribution up to k + 1/2 defects, k real, so that it does not beat with the bins
+    most = np.clip(edges[1:, None] * kept, 0.0, kept)
+    below = np.append(0.0, betainc(kept - most + 0.5, most + 0.5, 1.0 - sound.mean) @ times)
     axes.stairs(counts, scale * edges, orientation="horizontal", fill=True, color=_VALUE, alpha=0.45, label="found")
     chance: Any = {"color": _CHANCE, "lw": 1.0, "label": "chance alone"}
     axes.stairs(np.diff(below), scale * edges, orientation="horizontal", **chance)

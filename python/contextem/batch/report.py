@@ -6,9 +6,10 @@ it stays a page: tables tell the first of what they list, and where the rest is.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,13 @@ DRAWN = 6
 LISTED, FAILED, KINDS, ROWS = 20, 50, 20, 50
 """Micrographs to look at, failures, kinds of them and of warnings, and specimens that are listed."""
 DOTS_PER_INCH = 200
+FLAGS = {
+    "unknown": "unknown",
+    "contaminated": "contaminated",
+    "not_complete": "at the border",
+    "not_observed": "without a peak",
+}
+"""What columns are told to be beside their class, by its name in a summary."""
 SURE = 0.01
 """p value below which micrographs are said to differ."""
 _LONG = 300  # letters of what is quoted
@@ -63,8 +71,8 @@ def _page(figures: Path, merged: Merged, specimens: Mapping[str, Summaries]) -> 
     ranked = sorted(((name, each) for name in odd for each in odd[name]), key=lambda pair: -pair[1].weight)
     listed = ranked[:LISTED]
     sections = [
-        _section(figures, name, summaries, odd[name], [each.index for of, each in listed if of == name])
-        for name, summaries in list(groups.items())[:DRAWN]
+        _section(figures, number, name, summaries, odd[name], [each.index for of, each in listed if of == name])
+        for number, (name, summaries) in enumerate(list(groups.items())[:DRAWN], start=1)
     ]
     warned = [(each["name"], text) for each in merged.micrographs for text in each["warnings"]]
     failed = [(each["name"], each["reason"]) for each in merged.failures]
@@ -79,10 +87,15 @@ def _page(figures: Path, merged: Merged, specimens: Mapping[str, Summaries]) -> 
             ]
         ),
         "left": _left(merged.left),
-        "verdict": _verdict(merged, groups, len(ranked)),
+        "verdict": _verdict(merged, groups, odd),
         "tiles": _tiles(merged, len(groups), len(ranked)),
         "specimens": [_specimen_row(name, summaries) for name, summaries in list(groups.items())[:ROWS]],
         "more_specimens": max(0, len(groups) - ROWS),
+        "classes": [
+            {"name": name.replace("_", " "), "marker": marker, "colour": colour}
+            for name, marker, colour in zip(CLASSES, MARKERS, COLOURS, strict=True)
+        ],
+        "flags": list(FLAGS.values()),
         "quantities": [quantity.words for quantity in QUANTITIES],
         "sections": sections,
         "more_sections": len(groups) - len(sections),
@@ -118,7 +131,7 @@ def _title(groups: Mapping[str, Summaries]) -> str:
         return "No micrograph could be classified"
     if len(names) > 3:
         names = [*names[:3], f"{len(names) - 3} more"]
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    return _listed(names)
 
 
 def _counted(count: int, noun: str) -> str:
@@ -133,29 +146,50 @@ def _left(names: Sequence[str]) -> str:
     return f"{len(names):,} {are} not done yet: {first}. Run the same command again; what is finished stays."
 
 
-def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: int) -> str:
+def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: Mapping[str, Sequence[Odd]]) -> str:
     if not groups:
         return "None of the inputs could be classified; the reasons are below."
     told = [f"{_counted(merged.columns, 'column')} in {_counted(len(merged.micrographs), 'micrograph')}."]
-    for name, summaries in list(groups.items())[:3]:
-        words = [
-            f"{_value(quantity, found.scale, spread(found).mean, spread(found).interval_95)} {quantity.words}"
-            for quantity, found in _found(summaries).items()
+    if len(groups) == 1:
+        found = _found(next(iter(groups.values())))
+        values = [f"{_value(quantity, each)} {quantity.words}" for quantity, each in found.items()]
+        told += [f"{', '.join(values)}."] if values else []
+    differing: dict[str, list[str]] = {}
+    for name, summaries in groups.items():
+        for quantity, each in _found(summaries).items():
+            p_value = spread(_sound(each, odd[name])).p_value
+            if p_value is not None and p_value < SURE:
+                differing.setdefault(quantity.words, []).append(name.partition(",")[0] if len(groups) > 1 else "")
+    if differing:
+        where = [
+            words + (f" ({', '.join(dict.fromkeys(names))})" if all(names) and len(names) < 4 else "")
+            for words, names in differing.items()
         ]
-        if words:
-            told.append(f"{name.partition(',')[0]}: {', '.join(words)}.")
-    if odd:
-        told.append(f"{_counted(odd, 'micrograph')} {'deserves' if odd == 1 else 'deserve'} a look.")
-    else:
-        told.append("No micrograph stands out.")
+        told.append(f"Micrographs of one specimen differ by more than chance in {_listed(where)}.")
+    elif len(merged.micrographs) > len(groups):
+        told.append("Micrographs of one specimen differ in their defects by no more than chance.")
+    count = sum(map(len, odd.values()))
+    told.append(
+        f"{_counted(count, 'micrograph')} deserve{'s' if count == 1 else ''} a look." if count else "None stands out."
+    )
     return " ".join(told)
 
 
-def _value(quantity: Quantity, scale: float, mean: float, ends: tuple[float, float]) -> str:
-    """Return a value, or its upper end where there may be none."""
-    if ends[0] * scale <= 0.0:
-        return f"less than {number(scale * ends[1])} {_unit(quantity)}"
-    return f"{number(scale * mean)} {_unit(quantity)}"
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def _value(quantity: Quantity, found: Shares) -> str:
+    """Return the mean, or its upper end where there may be none."""
+    told = spread(found)
+    if told.interval_95[0] <= 0.0:
+        return f"less than {_number(quantity, found.scale * told.interval_95[1])}"
+    return _number(quantity, found.scale * told.mean)
+
+
+def _number(quantity: Quantity, value: float) -> str:
+    """Return a value with its unit, in one line."""
+    return f"{number(value)} {_unit(quantity)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _unit(quantity: Quantity) -> str:
@@ -163,7 +197,8 @@ def _unit(quantity: Quantity) -> str:
 
 
 def _chance(p_value: float) -> str:
-    return "p < 10⁻⁶" if p_value < 1e-6 else f"p = {p_value:.2g}"
+    told = "p < 10⁻⁶" if p_value < 1e-6 else f"p = {p_value:.2g}"
+    return told.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _short(text: str) -> str:
@@ -192,6 +227,18 @@ def _found(summaries: Summaries) -> dict[Quantity, Shares]:
     return {quantity: each for quantity, each in found.items() if len(each.where)}
 
 
+def _doubtful(odd: Sequence[Odd], count: int) -> list[int]:
+    """Return those whose columns are doubtful, none where most are: they would not be told from others."""
+    doubtful = [each.index for each in odd if each.doubtful]
+    return doubtful if 2 * len(doubtful) < count else []
+
+
+def _sound(found: Shares, odd: Sequence[Odd]) -> Shares:
+    """Return those whose columns are not doubtful, or all where these have no sites."""
+    sound = found.without(_doubtful(odd, len(found.where)))
+    return sound if len(sound.where) else found
+
+
 def _specimen_row(name: str, summaries: Summaries) -> dict[str, Any]:
     found = _found(summaries)
     cells = []
@@ -199,53 +246,55 @@ def _specimen_row(name: str, summaries: Summaries) -> dict[str, Any]:
         if quantity not in found:
             cells.append(("–", ""))
             continue
-        scale, told = found[quantity].scale, spread(found[quantity])
-        low, high = (scale * end for end in told.interval_95)
-        cells.append((f"{number(scale * told.mean)} {_unit(quantity)}", interval(low, high)))
+        ends = spread(found[quantity]).interval_95
+        cells.append((_value(quantity, found[quantity]), interval(*(found[quantity].scale * end for end in ends))))
     return {
         "name": name,
         "micrographs": f"{len(summaries):,}",
         "columns": f"{sum(each['columns'] for each in summaries):,}",
         "cells": cells,
+        "counts": [
+            f"{sum(each['counts'][name] if name in CLASSES else each[name] for each in summaries):,}"
+            for name in (*CLASSES, *FLAGS)
+        ],
     }
 
 
 def _section(
-    figures: Path, name: str, summaries: Summaries, odd: Sequence[Odd], marked: Sequence[int]
+    figures: Path, number: int, name: str, summaries: Summaries, odd: Sequence[Odd], marked: Sequence[int]
 ) -> dict[str, Any]:
     found, frames = _found(summaries), _frames(summaries)
-    doubtful = [each.index for each in odd if each.doubtful]
-    if len(doubtful) * 2 > len(summaries):
-        doubtful = []  # what most have in common does not tell them from the others
+    doubtful = _doubtful(odd, len(summaries))
     rows, remarks = [], []
+    if doubtful:
+        names = [summaries[index]["name"] for index in doubtful]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        of = "micrograph are" if len(names) == 1 else "micrographs are"
+        remarks.append(f"The columns of {len(names):,} {of} doubtful: {', '.join(names[:3])}{more}.")
     for quantity, each in found.items():
-        told = spread(each)
-        sound = each.without(doubtful)
-        without = spread(sound) if 0 < len(sound.where) < len(each.where) else None
+        sound = _sound(each, odd)
+        pair = [spread(each)] + ([spread(sound)] if len(sound.where) < len(each.where) else [])
         line = None if frames is None else trend(sound, frames[sound.where].astype(float))
-        remarks.append(_remark(quantity, each.scale, told, without, line, frames is not None))
-        rows.append(_spread_row(quantity, each, told, quantity.words))
-        if without is not None:
-            rows.append(_spread_row(quantity, sound, without, "without those whose columns are doubtful"))
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", name.translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789"))).strip("-")
+        remarks.append(_remark(quantity, each.scale, pair, line, frames is not None))
+        rows += _spread_rows(quantity, [each, sound][: len(pair)], pair)
     drawn = None
-    if found:
-        file = figures / f"defects-{slug[:80]}.png"
+    if found and len(summaries) > 1:
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", name.translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789"))).strip("-")
+        file = figures / f"defects-{number}-{slug[:80]}.png"
         drawn = picture(
             draw_defects(found, len(summaries), marked, doubtful, frames),
-            f"Defects of {len(summaries)} micrographs of {name}, one after the other, and their distribution beside that "
-            f"which chance alone would give. {' '.join(remarks)}",
+            f"Defects of {len(summaries)} micrographs of {name}, one after the other, and their distribution beside "
+            f"that which chance alone would give. {' '.join(remarks)}",
             _caption(len(summaries), frames is not None, bool(doubtful), file),
             dots_per_inch=DOTS_PER_INCH,
             path=file,
         )
     return {
-        "id": f"specimen-{slug}",
+        "id": f"specimen-{number}",
         "name": name,
         "remarks": [each for each in remarks if each],
         "picture": drawn,
         "rows": rows,
-        "classes": _classes(summaries),
     }
 
 
@@ -257,50 +306,61 @@ def _frames(summaries: Summaries) -> NDArray[np.int64] | None:
     return np.array([each["frame"] for each in summaries], np.int64)
 
 
-def _remark(
-    quantity: Quantity, scale: float, told: Spread, without: Spread | None, line: Trend | None, series: bool
-) -> str:
-    """Say whether micrographs differ by more than chance."""
-    if told.p_value is None or told.mean == 0.0:
+def _remark(quantity: Quantity, scale: float, pair: Sequence[Spread], line: Trend | None, series: bool) -> str:
+    """Say whether micrographs, and those of them that are not doubtful, differ by more than chance."""
+    if pair[0].p_value is None or pair[0].mean == 0.0:
         return ""
-    what, unit = "frames" if series else "micrographs", _unit(quantity)
+    what = "frames" if series else "micrographs"
     start = f"{quantity.words[0].upper()}{quantity.words[1:]}"
     if line is not None and line.p_value < SURE:
         rise = "rise" if line.end > line.start else "fall"
-        ends = " to ".join(f"{number(scale * each)} {unit}" for each in (line.start, line.end))
+        ends = " to ".join(_number(quantity, scale * each) for each in (line.start, line.end))
         return f"{start} {rise} along the series, from {ends} by a straight line ({_chance(line.p_value)})."
 
-    def differ(spread: Spread) -> str:
-        assert spread.p_value is not None and spread.beyond is not None
-        if spread.p_value < SURE:
-            return (
-                f"differ between {what} by more than chance: by a standard deviation of "
-                f"{number(scale * spread.beyond)} {unit} beyond it ({_chance(spread.p_value)})"
-            )
-        return f"differ between {what} by no more than chance ({_chance(spread.p_value)})"
+    def differ(told: Spread) -> str:
+        assert told.p_value is not None and told.beyond is not None
+        if told.p_value >= SURE:
+            return f"by no more than chance ({_chance(told.p_value)})"
+        return f"by {_number(quantity, scale * told.beyond)} beyond chance ({_chance(told.p_value)})"
 
-    if without is None or without.p_value is None:
-        return f"{start} {differ(told)}."
-    return f"{start} {differ(told)}; without those whose columns are doubtful they {differ(without)}."
+    last = pair[-1]
+    alike = last is pair[0] or last.p_value is None or min(pair[0].p_value, last.p_value) >= SURE
+    without = "" if alike else f"; without the doubtful ones, {differ(last)}"
+    return f"{start} differ between {what} {differ(pair[0])}{without}."
 
 
-def _spread_row(quantity: Quantity, found: Shares, told: Spread, name: str) -> dict[str, Any]:
-    scale, index, main = found.scale, CLASSES.index(quantity.defect), name == quantity.words
-    values = ["–" if each is None else number(scale * each) for each in (told.deviation, told.by_chance, told.beyond)]
-    return {
-        "name": name,
-        "marker": MARKERS[index] if main else "",
-        "colour": COLOURS[index],
-        "micrographs": f"{len(found.where):,}",
-        "sites": f"{found.sites.sum():,.0f}",
-        "mean": f"{number(scale * told.mean)} {_unit(quantity)}",
-        "interval": interval(*(scale * end for end in told.interval_95)),
-        "range": interval(scale * float(found.values.min()), scale * float(found.values.max())),
-        "deviation": values[0],
-        "by_chance": values[1],
-        "beyond": values[2],
-        "p_value": "–" if told.p_value is None else _chance(told.p_value).removeprefix("p ").removeprefix("= "),
-    }
+def _spread_rows(quantity: Quantity, of: Sequence[Shares], told: Sequence[Spread]) -> list[dict[str, Any]]:
+    """Return all that is told of the differences, as multiples of one unit."""
+    index, factor = CLASSES.index(quantity.defect), of[0].scale
+    unit = "%"
+    if quantity.per_area:
+        largest = factor * max(told[0].mean, told[0].deviation or 0.0, told[0].interval_95[1])
+        power = math.floor(math.log10(largest))
+        factor, unit = factor / 10.0**power, f"{number(10.0**power).removeprefix('1.0 × ')} cm⁻²"
+
+    def value(share: float | None) -> str:
+        return "–" if share is None else number(factor * share)
+
+    return [
+        {
+            "name": f"{quantity.words} ({unit})"
+            if each is of[0]
+            else f"without {len(of[0].where) - len(each.where):,} doubtful",
+            "marker": MARKERS[index] if each is of[0] else "",
+            "colour": COLOURS[index],
+            "sites": f"{each.sites.sum():,.0f}",
+            "mean": value(one.mean),
+            "interval": interval(*(factor * end for end in one.interval_95)),
+            "range": "–"
+            if len(each.where) == 1
+            else interval(*(factor * end(each.values) for end in (np.min, np.max))),
+            "deviation": value(one.deviation),
+            "by_chance": value(one.by_chance),
+            "beyond": value(one.beyond),
+            "p_value": "–" if one.p_value is None else _chance(one.p_value)[2:].removeprefix("=").strip(),
+        }
+        for each, one in zip(of, told, strict=True)
+    ]
 
 
 def _caption(count: int, series: bool, doubtful: bool, file: Path) -> str:
@@ -317,29 +377,6 @@ def _caption(count: int, series: bool, doubtful: bool, file: Path) -> str:
             f"File: {file.parent.name}/{file.name}",
         ]
     )
-
-
-def _classes(summaries: Summaries) -> list[dict[str, str]]:
-    counts: Counter[str] = Counter()
-    for each in summaries:
-        counts.update(each["counts"])
-        counts.update(
-            {name: each[name] for name in ("columns", "unknown", "contaminated", "not_observed", "not_complete")}
-        )
-    columns = max(1, counts["columns"])
-    rows = [
-        {"name": name.replace("_", " "), "marker": marker, "colour": colour, "count": counts[name]}
-        for name, marker, colour in zip(CLASSES, MARKERS, COLOURS, strict=True)
-    ] + [
-        {"name": words, "marker": "", "colour": "", "count": counts[name]}
-        for name, words in (
-            ("unknown", "unknown"),
-            ("contaminated", "contaminated"),
-            ("not_complete", "at the border"),
-            ("not_observed", "without a peak"),
-        )
-    ]
-    return [each | {"count": f"{each['count']:,}", "share": f"{100 * each['count'] / columns:.2f} %"} for each in rows]
 
 
 # Quality, warnings, failures
@@ -366,16 +403,16 @@ def _quality(figures: Path, groups: Mapping[str, Summaries]) -> dict[str, Any]:
     if len(measured):
         used = sum(each.get("calibration", {}).get("used") == "lattice" for each in every)
         remarks.append(
-            f"The sampling by the lattice is {100 * np.median(measured):+.2f} % off that stated in the median, from "
-            f"{100 * measured.min():+.1f} to {100 * measured.max():+.1f} %; that by the lattice was used in "
-            f"{_counted(used, 'micrograph')}."
+            f"The sampling by the lattice differs from that stated by {100 * np.median(measured):+.2f} % in the median "
+            f"micrograph, {100 * measured.min():+.1f} to {100 * measured.max():+.1f} % in all; it was used instead in "
+            f"{_counted(used, 'micrograph')}.".replace("-", "−")
         )
     file = figures / "quality.png"
     drawn = picture(
         draw_quality(groups),
         f"Entropy, unknown and contaminated columns and the sampling of {len(every)} micrographs. {' '.join(remarks)}",
-        "At 0 bits one class of a column is certain; 1 bit is as good as a coin tossed between two. Unknown columns look "
-        "like none of the classes, contaminated ones lie under carbon; neither is counted. "
+        "At 0 bits one class of a column is certain; 1 bit is as good as a coin tossed between two. Unknown columns "
+        "look like none of the classes, contaminated ones lie under carbon; neither is counted. "
         f"File: {file.parent.name}/{file.name}",
         dots_per_inch=DOTS_PER_INCH,
         path=file,
