@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Shares:
         """The share of all sites together; NaN without any."""
         return float(self.expected.sum() / self.sites.sum()) if len(self.sites) else math.nan
 
-    @property
+    @cached_property
     def sure_sites(self) -> Floats:
         """As many sites with sure labels would tell the share as well, (M,)."""
         low, high = jeffreys(self.expected, self.sites)
