@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contextem._output import whole_file
 from contextem.figures import GREY_LEVELS, round_length
 
 if TYPE_CHECKING:
@@ -43,11 +46,21 @@ def fill(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def picture(figure: Figure, alt: str, caption: str = "") -> dict[str, Any]:
-    """Return a figure as a picture for a template, with what is said of it."""
+def picture(
+    figure: Figure,
+    alt: str,
+    caption: str = "",
+    *,
+    dots_per_inch: int = DOTS_PER_INCH,
+    path: Path | None = None,
+) -> dict[str, Any]:
+    """Return a figure as a picture for a template, with what is said of it; write it to a file too if one is named."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
-    width, height = (round(float(side) * DOTS_PER_INCH) for side in figure.get_size_inches())
+    figure.savefig(file, format="png", dpi=dots_per_inch)
+    if path is not None:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(file.getvalue())
+    width, height = (round(float(side) * dots_per_inch) for side in figure.get_size_inches())
     return {"png": _data_uri(file), "width": width, "height": height, "alt": alt, "caption": caption}
 
 
@@ -94,6 +107,50 @@ def detector_words(detector: Mapping[str, Any]) -> str:
     """Return name and angles of a detector."""
     inner, outer = detector["inner"], detector["outer"]
     return detector["name"] if inner is None or outer is None else f"{detector['name']} {inner:g}–{outer:g} mrad"
+
+
+def specimen(host: str, dopants: Sequence[str]) -> str:
+    """Return what a specimen is called.
+
+    Examples
+    --------
+    >>> specimen("WSe2", ["Cr"]), specimen("MoS2", [])
+    ('Cr-doped WSe₂', 'MoS₂')
+    """
+    formula = host.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+    return f"{', '.join(dopants)}-doped {formula}" if dopants else formula
+
+
+def number(value: float) -> str:
+    """Return two significant digits, of what is 10,000 or more as a multiple of a power of ten.
+
+    Examples
+    --------
+    >>> number(0.0473), number(52.31), number(3.14e13)
+    ('0.047', '52.3', '3.1 × 10¹³')
+    """
+    if value >= 1e4:
+        power = math.floor(math.log10(value) + 1e-9)
+        return f"{value / 10.0**power:.1f} × {_power(power)}"
+    return f"{value:.1f}" if value >= 9.95 else f"{value:#.2g}" if value >= 1e-4 else "0"
+
+
+def interval(low: float, high: float) -> str:
+    """Return both ends of an interval, as multiples of one power of ten where the higher one is.
+
+    Examples
+    --------
+    >>> interval(0.5, 1.25), interval(4e12, 1.2e13)
+    ('0.50 to 1.2', '(0.40 to 1.2) × 10¹³')
+    """
+    if high < 1e4:
+        return f"{number(low)} to {number(high)}"
+    power = math.floor(math.log10(high) + 1e-9)
+    return f"({number(low / 10.0**power)} to {number(high / 10.0**power)}) × {_power(power)}"
+
+
+def _power(power: int) -> str:
+    return f"10{str(power).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def micrograph_html(micrograph: Micrograph) -> str:

@@ -59,3 +59,28 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         target.mkdir(exist_ok=True)
         for file in sorted(Path(name).iterdir()):
             os.replace(file, target / file.name)
+
+
+@contextmanager
+def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends without an error, and vanishes otherwise.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder of this name is removed, with all that is in it, once the new one has taken its place.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        new, old = Path(name) / "new", Path(name) / "old"
+        new.mkdir()
+        yield new
+        if target.exists():
+            os.rename(target, old)
+        try:
+            os.rename(new, target)
+        except OSError:
+            if old.exists():
+                os.rename(old, target)
+            raise

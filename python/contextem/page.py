@@ -6,7 +6,6 @@ a file is escaped.
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contextem import __version__
-from contextem._html import field, fill, picture
+from contextem._html import field, fill, interval, number, picture, specimen
 from contextem._output import whole_file
 from contextem.closeups import draw_classes, percent
 from contextem.columns import CLASSES
@@ -155,8 +154,7 @@ def _specimen(classification: Classification) -> str:
     context = classification.provenance.get("context")
     if context is None:
         return "Classified columns"
-    host = context["host"].translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
-    return f"{', '.join(context['dopants'])}-doped {host}" if context["dopants"] else str(host)
+    return specimen(context["host"], context["dopants"])
 
 
 def _facts(classification: Classification) -> Iterator[str]:
@@ -217,30 +215,10 @@ def _tile(found: SiteFraction, scale: float, unit: str) -> dict[str, str]:
     low, high = (scale * end for end in found.interval_95)
     if low > 0:
         return {
-            "value": f"{_number(scale * found.value)} {unit}",
-            "note": f"95 %: {_range(low, high)} {unit}",
+            "value": f"{number(scale * found.value)} {unit}",
+            "note": f"95 %: {interval(low, high)} {unit}",
         }
-    return {"value": f"< {_number(high)} {unit}", "note": "with 95 %; there may be none"}
-
-
-def _number(value: float) -> str:
-    """Write two significant digits, of what is 10,000 or more as a multiple of a power of ten."""
-    if value >= 1e4:
-        power = math.floor(math.log10(value) + 1e-9)
-        return f"{value / 10.0**power:.1f} × {_power(power)}"
-    return f"{value:.1f}" if value >= 9.95 else f"{value:#.2g}" if value >= 1e-4 else "0"
-
-
-def _range(low: float, high: float) -> str:
-    """Write both ends of an interval, as multiples of one power of ten where the higher one is."""
-    if high < 1e4:
-        return f"{_number(low)} to {_number(high)}"
-    power = math.floor(math.log10(high) + 1e-9)
-    return f"({_number(low / 10.0**power)} to {_number(high / 10.0**power)}) × {_power(power)}"
-
-
-def _power(power: int) -> str:
-    return f"10{str(power).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return {"value": f"< {number(high)} {unit}", "note": "with 95 %; there may be none"}
 
 
 def _class_rows(classification: Classification) -> list[dict[str, str]]:
@@ -271,11 +249,11 @@ def _defect_rows(classification: Classification) -> list[dict[str, str]]:
         value = each.value if each.value > 0.01 * high else 0.0
         values = (
             {
-                "share": f"{_number(100 * value)} %",
-                "share_interval": f"{_range(100 * low, 100 * high)} %",
-                "density": _number(value / area),
-                "density_interval": _range(low / area, high / area),
-                "limit": f"{_number(100 * each.detection_limit)} %",
+                "share": f"{number(100 * value)} %",
+                "share_interval": f"{interval(100 * low, 100 * high)} %",
+                "density": number(value / area),
+                "density_interval": interval(low / area, high / area),
+                "limit": f"{number(100 * each.detection_limit)} %",
             }
             if each.sites
             else dict.fromkeys(("share", "share_interval", "density", "density_interval", "limit"), "–")

@@ -97,7 +97,7 @@ def merge(output: Path, *, zarr: bool = False) -> Merged:
             write_zarr(output / "columns.zarr", [store.tables / plan[name]["table"] for name in records])
         from contextem.batch.report import write_report
 
-        write_report(output / "report.html", merged)
+        write_report(output / "report.html", merged, specimens(merged))
     return merged
 
 
@@ -139,7 +139,7 @@ def _row(summary: Mapping[str, Any]) -> dict[str, Any]:
         row["mean_entropy_bits"] = f"{summary['mean_entropy_bits']:.5f}"
     for name in DEFECTS:
         told = summary.get(name)
-        values = ("", "", "") if told is None else (told["value"], *told["interval_95"])
+        values = (told["value"], *told["interval_95"]) if told is not None and told["sites"] else ("", "", "")
         for end, value in zip(("", "_low", "_high"), values, strict=True):
             row[f"{name}{end}"] = "" if value == "" else f"{value:.5g}"
     return row

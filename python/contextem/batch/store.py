@@ -6,13 +6,15 @@
     .batch/plan.json         the parts, and where their inputs lie
     .batch/records/NAME.json written last: that a part is finished, with the summaries of its micrographs
 
-and, once merged, micrographs.csv, failures.csv, summary.json, report.html.  Every file appears whole, under its name,
-or not at all; what a killed run leaves is a hidden temporary file, which the next one removes.
+and, once merged, micrographs.csv, failures.csv, summary.json, report.html with figures/, and columns.zarr where it is
+asked for.  Every file appears whole, under its name, or not at all; what a killed run leaves is hidden, under a
+temporary name, and the next one removes it.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +171,8 @@ class Store:
             for path in folder.rglob(".*"):
                 if path.is_file():
                     path.unlink()
+        for path in self.folder.glob(".columns.zarr.*"):
+            shutil.rmtree(path)
 
     def _record(self, name: str) -> Path:
         return self.folder / ".batch" / "records" / f"{name}.json"
