@@ -230,16 +230,30 @@ def test_bad_input_gets_one_sentence():
     for bad, error, sentence in [
         (patterns[0], ValueError, r"patterns: expected shape \(S, 5, 6\), got \(5, 6\)"),
         (patterns[:, :4], ValueError, r"patterns: expected shape \(S, 5, 6\), got \(4, 4, 6\)"),
-        (patterns.astype(">u2"), TypeError, "patterns: expected int8, uint8, .* in native byte order, got >u2; convert"),
+        (
+            patterns.astype(">u2"),
+            TypeError,
+            "patterns: expected int8, uint8, .* in native byte order, got >u2; convert",
+        ),
         (patterns.astype(complex), TypeError, "patterns: expected int8, .*, got complex128"),
-        (np.zeros((4, 5, 7), np.uint16)[:, :, :6], ValueError, "patterns: expected the pixels of each pattern one after"),
+        (
+            np.zeros((4, 5, 7), np.uint16)[:, :, :6],
+            ValueError,
+            "patterns: expected the pixels of each pattern one after",
+        ),
         (np.zeros((4, 6, 5)).transpose(0, 2, 1), ValueError, "patterns: expected the pixels of each pattern one after"),
-        (patterns.tolist(), TypeError, "patterns: expected a NumPy array, a CuPy array or a torch CUDA tensor, got list"),
+        (
+            patterns.tolist(),
+            TypeError,
+            "patterns: expected a NumPy array, a CuPy array or a torch CUDA tensor, got list",
+        ),
         (np.ma.array(patterns), TypeError, "patterns: masked arrays are not supported"),
     ]:
         with pytest.raises(error, match=sentence):
             virtual_detectors(bad, masks)
-    with pytest.raises(ValueError, match=r"patterns: expected shape \(S, ky, kx\) with at least one pixel, got \(3, 0, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"patterns: expected shape \(S, ky, kx\) with at least one pixel, got \(3, 0, 2\)"
+    ):
         sum_patterns(np.zeros((3, 0, 2)))
     for bad, error, sentence in [
         (masks[0], ValueError, r"masks: expected shape \(D, ky, kx\) with D from 1 to 32, got \(5, 6\)"),
@@ -249,7 +263,11 @@ def test_bad_input_gets_one_sentence():
         with pytest.raises(error, match=sentence):
             virtual_detectors(patterns, bad)
     for bad, error, sentence in [
-        (np.zeros((5, 6), np.float32), TypeError, "total: expected float64 in the library of the patterns, got float32"),
+        (
+            np.zeros((5, 6), np.float32),
+            TypeError,
+            "total: expected float64 in the library of the patterns, got float32",
+        ),
         (np.zeros((6, 5)), ValueError, r"total: expected shape \(5, 6\) like a pattern, got \(6, 5\)"),
         (np.zeros((6, 5)).T, ValueError, "total: expected a C-contiguous array that can be written to"),
         (np.broadcast_to(0.0, (5, 6)), ValueError, "total: expected a C-contiguous array that can be written to"),
