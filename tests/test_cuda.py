@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 import contextem as ctm
 from contextem import _arrays, _kernels
+from contextem.virtual_detectors import VirtualDetectors, sum_patterns, virtual_detectors
 
 BUILT = _kernels.describe()["cuda"] == "built"
 needs_extension = pytest.mark.skipif(not BUILT, reason="the CUDA extension was not built: no nvcc")
@@ -46,6 +47,9 @@ class DeviceLookalike:
 
     def __len__(self):
         return len(self.host)
+
+    def __setitem__(self, index, value):
+        self.host[index] = value
 
 
 @pytest.fixture
@@ -104,6 +108,32 @@ def test_patches_and_extraction_go_to_the_extension(cupy, extension):
     image, positions = cupy.ndarray(np.zeros((20, 20))), cupy.ndarray(np.zeros((7, 2)))
     assert ctm.extract_patches(image, positions, 11).shape == (7, 11, 11)
     assert [name for name, _ in extension.calls] == ["MomentTable", "patch_moments", "extract_patches"]
+
+
+def test_diffraction_patterns_go_to_the_extension(cupy, extension, monkeypatch):
+    prepared = types.SimpleNamespace(sum=lambda *arguments: extension.calls.append(("sum", arguments)))
+    made = []
+    monkeypatch.setattr(extension, "VirtualDetectors", lambda *call: made.append(call) or prepared, raising=False)
+    monkeypatch.setattr(extension, "SCAN_PARTS", 64, raising=False)
+    patterns, detectors = cupy.ndarray(np.zeros((7, 5, 6), np.uint16)[::2]), VirtualDetectors(np.ones((2, 5, 6), bool))
+    for _ in range(2):
+        sums = virtual_detectors(patterns, detectors)
+        assert sums.shape == (4, 2) and sums.dtype == np.float64
+    total = sum_patterns(patterns)
+    assert total.shape == (5, 6) and (total.host == 0).all()
+    assert sum_patterns(patterns, total=total) is total
+    assert len(made) == 1 and made[0][1] == 0  # kept with the detectors
+    (called, (source, out, stream)), _, (added, (_, parts, target, _)), _ = extension.calls
+    assert (called, added, stream) == ("sum", "sum_patterns", 1234)
+    assert source.strides == (60, 6, 1) and out.shape == (4, 2)
+    assert parts.shape == (64, 5, 6) and target.pointer == total.host.ctypes.data
+    for bad in (cupy.ndarray(np.zeros((4, 5, 12), np.uint16)[:, :, ::2]), cupy.ndarray(np.zeros((4, 10, 6))[:, ::2])):
+        with pytest.raises(ValueError, match="patterns: expected the pixels of each pattern one after the other"):
+            virtual_detectors(bad, detectors)
+    with pytest.raises(ValueError, match=r"total: expected a C-contiguous array .* on the device of the patterns"):
+        sum_patterns(patterns, total=cupy.ndarray(np.zeros((5, 6)), 1))
+    with pytest.raises(TypeError, match="total: expected float64 in the library of the patterns"):
+        sum_patterns(patterns, total=np.zeros((5, 6)))
 
 
 def test_unfit_device_positions_get_one_sentence(cupy, extension):

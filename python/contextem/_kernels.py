@@ -95,7 +95,7 @@ class Kernels(Protocol):
         """Invariants (..., J') of moments (..., J)."""
 
     def virtual_detectors(self, patterns: Any, table: MaskTable, n_threads: int) -> Any:
-        """What each detector sees, (S, D), of patterns (S, ky, kx)."""
+        """Of each pattern (S, ky, kx) the sum in each detector: (S, D)."""
 
     def sum_patterns(self, patterns: Any, total: Any, n_threads: int) -> None:
         """Add patterns (S, ky, kx) to their total (ky, kx)."""

@@ -575,7 +575,7 @@ def refine_columns(
 
 
 def virtual_detectors(patterns: Real, masks: NDArray[np.bool_]) -> Float64:
-    """What each mask (D, ky, kx) lets through, (S, D), of patterns (S, ky, kx); integers are summed as such."""
+    """Of each pattern (S, ky, kx) the sum in each mask (D, ky, kx): (S, D). Integers are summed as such."""
     wide = np.float64 if patterns.dtype.kind == "f" else np.int64
     sums = [patterns[:, mask].sum(axis=1, dtype=wide) for mask in masks]
     return np.array(sums, dtype=np.float64).reshape(len(masks), len(patterns)).T
