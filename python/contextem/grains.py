@@ -6,7 +6,6 @@ an empty chalcogen site, a double vacancy, from a hollow one; so the cosets are 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from contextem import _kernels
 from contextem.growth import FEWEST, SUPPORT, Bools, Ints, Sites, best_seed, grow
 from contextem.lattice import Frame, lattice_constant
 from contextem.peaks import Floats, Image, Peaks
+from contextem.tiles import TiledImage, tiled
 
 CONTRAST = 0.4
 """Least contrast between the sublattices round a site of the lattice, over that in the best parts of the grain."""
@@ -79,14 +79,19 @@ class _Cosets:
         self.own = [counts & (self.coset == k) for k in range(3)]
         extent = self.index.max(axis=0) + 1
         self.place = np.ravel_multi_index(tuple(self.index.T), extent)
-        self.boards = np.zeros((9, *extent))  # coset and power of the value
-        for board, (sites, power) in zip(self.boards, itertools.product(self.own, range(3)), strict=True):
-            board.ravel()[self.place[sites]] = value[sites] ** power
+        self.extent = (int(extent[0]), int(extent[1]))
 
     def local(self, width: float) -> tuple[Floats, Floats]:
         """Means and their squared standard errors in Gaussian neighbourhoods, (3, S) each."""
-        blurred = _kernels.blur_boards(self.boards, width).reshape(3, 3, -1)
-        mass, first, second = (blurred[:, power].take(self.place, axis=1) for power in range(3))
+        sums = np.empty((3, 3, len(self.value)))  # power of the value, coset
+        for coset, sites in enumerate(self.own):
+            boards = np.zeros((3, *self.extent))
+            for power, board in enumerate(boards):
+                board.ravel()[self.place[sites]] = self.value[sites] ** power
+            blurred = _kernels.blur_boards(boards, width)
+            for power, board in enumerate(blurred):
+                board.ravel().take(self.place, out=sums[power, coset])
+        mass, first, second = sums
         mass = np.maximum(mass, 1e-6)
         mean = first / mass
         error2 = np.maximum(second / mass - mean**2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
@@ -130,7 +135,7 @@ class _Cosets:
         lead = mean[brighter, every] - mean[darker, every]
         error = np.sqrt(error2[brighter, every] + error2[darker, every])
         half = np.median(abs(lead)) / 2
-        board = np.zeros(self.boards.shape[1:])
+        board = np.zeros(self.extent)
         board.ravel()[self.place] = lead
         parts, count = ndimage.label(board < 0)
         part = parts.ravel()[self.place]
@@ -164,9 +169,9 @@ class _Cosets:
         return np.where(decides, np.where(occupied, other, self.coset), hollow)
 
 
-def _judge(sites: Sites, response: Image) -> Grain:
+def _judge(sites: Sites, response: TiledImage) -> Grain:
     """Keep the sites on the lattice and tell their sublattices."""
-    value = _kernels.sample_image(response, sites.positions)
+    value = response.sample(sites.positions)
     supported = sites.support >= SUPPORT
     if not supported.any():
         nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
@@ -213,6 +218,7 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grai
     list of Grain
         Without overlap; may be empty.
     """
+    response = tiled(response)
     a = lattice_constant(frames[0].basis)
     bright = np.flatnonzero(peaks.strength > 0.5)
     if len(bright) < 8:
@@ -235,7 +241,7 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grai
         seed, weight = seeds[best]
         if weight < 4:
             continue
-        grain = _judge(grow(peaks, seed, frame.basis @ shears[best], (response.shape[0], response.shape[1])), response)
+        grain = _judge(grow(peaks, seed, frame.basis @ shears[best], response.shape), response)
         if len(grain) < FEWEST:
             continue
         points = _kernels.Points(grain.positions)

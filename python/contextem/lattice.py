@@ -8,6 +8,7 @@ form a triangular lattice of spacing b = a / sqrt(3), called the site lattice: p
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from contextem import _kernels
+from contextem.tiles import TiledImage, tiled
 
 Floats = NDArray[np.float64]
 Image = NDArray[Any]
@@ -47,7 +49,7 @@ def lattice_constant(basis: Floats) -> float:
     return float(np.sqrt(2 * np.sqrt(3) * abs(np.linalg.det(basis))))
 
 
-def find_frames(image: Image, expected: float, tolerance: float) -> list[Frame]:
+def find_frames(image: Image | TiledImage, expected: float, tolerance: float) -> list[Frame]:
     """Local site lattices from the power spectra of overlapping tiles, best first.
 
     Parameters
@@ -74,27 +76,76 @@ def find_frames(image: Image, expected: float, tolerance: float) -> list[Frame]:
     radius = ideal * np.exp(np.linspace(-reach, reach, int(reach * 200) | 1))
     angle = np.deg2rad(np.arange(0, 60, 1.0))
     corners = np.array(list(itertools.product(*starts)))
-    spectra, varies = _Spectra.of_tiles(image, corners, side, float(np.sqrt(3) * radius[-1]))
+    limit = float(np.sqrt(3) * radius[-1])
+    rows = _Rows(tiled(image), corners, side, limit, radius, angle)
+    tops = np.concatenate([scores.max(axis=2) for _, _, scores in rows])  # (n, R)
+    varies = tops.max(axis=1) > -np.inf
     if not varies.any():
         return []
-    scores = spectra.scores(radius, angle)
-    scores[~varies] = -np.inf  # masked or saturated
-    tops = scores.max(axis=2)  # (n, R)
     strongest = np.argsort(tops.max(axis=1), kind="stable")[len(tops) - (np.count_nonzero(varies) + 1) // 2 :]
     scale = int(np.argmax(tops[strongest].sum(axis=0)))
     if scale in (0, len(radius) - 1):  # the flank of something beyond
         return []
-    scores[:, abs(radius / radius[scale] - 1) >= 0.04] = -np.inf
-    flat = scores.reshape(len(scores), -1)
-    best = np.argmax(flat, axis=1)
-    quality = flat[np.arange(len(flat)), best]
-    k, m = np.unravel_index(best, scores.shape[1:])
-    bases = spectra.bases(radius[k], angle[m])
     frames = []
-    for tile in np.flatnonzero(varies):
-        if abs(np.log(lattice_constant(bases[tile]) / expected)) <= reach:
-            frames.append(Frame(corners[tile] + (side - 1) / 2, bases[tile], float(quality[tile])))
+    for own, spectra, scores in rows:
+        scores[:, abs(radius / radius[scale] - 1) >= 0.04] = -np.inf
+        flat = scores.reshape(len(scores), -1)
+        best = np.argmax(flat, axis=1)
+        quality = flat[np.arange(len(flat)), best]
+        k, m = np.unravel_index(best, scores.shape[1:])
+        bases = spectra.bases(radius[k], angle[m])
+        for tile in np.flatnonzero(varies[own]):
+            if abs(np.log(lattice_constant(bases[tile]) / expected)) <= reach:
+                frames.append(Frame(corners[own][tile] + (side - 1) / 2, bases[tile], float(quality[tile])))
     return sorted(frames, key=lambda frame: -frame.quality)
+
+
+class _Rows:
+    """Spectra of the tiles at corners (n, 2), and how well hexagons fit them, (m, R, A), by rows of tiles.
+
+    Of a large image they are computed again each time, some rows at once; else they are kept.
+    """
+
+    def __init__(
+        self,
+        image: TiledImage,
+        corners: NDArray[np.int64],
+        side: NDArray[np.int64],
+        limit: float,
+        radius: Floats,
+        angle: Floats,
+    ) -> None:
+        self.image, self.corners, self.side, self.limit, self.radius, self.angle = (
+            image, corners, side, limit, radius, angle
+        )  # fmt: skip
+        tops, firsts = np.unique(corners[:, 0], return_index=True)
+        together = max(image.tile, int(side[0]))
+        starts, top = [0], int(tops[0])
+        for first, row in zip(firsts.tolist(), tops.tolist(), strict=True):
+            if row + int(side[0]) - top > together:
+                starts.append(first)
+                top = row
+        self.parts = [slice(*ends) for ends in itertools.pairwise([*starts, len(corners)])]
+        self.kept: list[tuple[slice, _Spectra, Floats]] = []
+
+    def __iter__(self) -> Iterator[tuple[slice, _Spectra, Floats]]:
+        for part in self.parts:
+            if self.kept:
+                yield self.kept[0]
+                return
+            spectra, scores = self._of(part)
+            if len(self.parts) == 1:
+                self.kept.append((part, spectra, scores))
+            yield part, spectra, scores
+
+    def _of(self, part: slice) -> tuple[_Spectra, Floats]:
+        corners = self.corners[part]
+        top, bottom = int(corners[0, 0]), int(corners[-1, 0] + self.side[0])
+        here = corners - np.array([top, 0])
+        spectra, varies = _Spectra.of_tiles(self.image.rows(top, bottom), here, self.side, self.limit)
+        scores = spectra.scores(self.radius, self.angle)
+        scores[~varies] = -np.inf  # masked or saturated
+        return spectra, scores
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,7 @@ def classify(
     model: Model | None = None,
     device: str | None = None,
     estimate_angles: bool | None = None,
+    tile: int | None = None,
 ) -> Classification:
     """Classify every atomic column of a micrograph.
 
@@ -60,6 +61,8 @@ def classify(
         A torch device for the classifier.
     estimate_angles : bool, optional
         Whether collection angles are taken from the image, see `contextem.angles`; by default where none are stated.
+    tile : int, optional
+        Rows of a large image that are worked on at once, as for `find_columns`; it never changes the result.
 
     Returns
     -------
@@ -99,10 +102,10 @@ def classify(
     contexts = _contexts(given, context)
     images, contexts = average_by_detector(given, contexts)
     own = columns is not None
-    columns = _find(images, context) if columns is None else columns
+    columns = _find(images, context, tile) if columns is None else columns
     calibration = calibrate(columns, context.lattice_constant, images[0].sampling)
     told = [
-        gather(image, columns, calibration, each, model, by_image=estimate_angles, device=device)
+        gather(image, columns, calibration, each, model, by_image=estimate_angles, device=device, tile=tile)
         for image, each in zip(images, contexts, strict=True)
     ]
     prediction = combine([each.prediction for each in told])
@@ -151,10 +154,10 @@ def classify(
     )
 
 
-def _find(images: Sequence[Micrograph], context: Context) -> Columns:
+def _find(images: Sequence[Micrograph], context: Context, tile: int | None) -> Columns:
     """Find columns; where there are none the spectrum may tell why."""
     try:
-        return find_columns(superimpose(images), context)
+        return find_columns(superimpose(images), context, tile=tile)
     except ValueError:
         _check_spectrum(images[0], context)
         raise

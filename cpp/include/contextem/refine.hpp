@@ -23,8 +23,11 @@ struct ColumnModel {
 };
 
 // Moves columns to where the superposition fits the image best; returns the common width of the Gaussians, px.
+// In each of the rounds the columns are taken band by band, and see the image of the band and half a window around it.
 template <class T>
-double refine_columns(const ImageView<T>& image,     // (rows, columns)
+double refine_columns(const BandSource<T>& image,    // (rows, columns)
+                      Index rows,
+                      Index tile,                    // rows of a band; the result does not depend on it
                       const PositionsView& start,    // (N, 2)
                       const unsigned char* movable,  // (N) the others stay, and are taken away from their neighbours
                       double sigma,                  // first guess of the width, px
