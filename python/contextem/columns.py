@@ -428,5 +428,7 @@ def _clarity(grains: list[Grain], peaks: Peaks, response: TiledImage, reach: flo
         return 0.0
     columns = np.concatenate([grain.positions[grain.sublattice >= 0] for grain in grains])
     snapped, weight = peaks.snap(columns, reach)
-    here, top = (response.sample(where[weight > 0]).sum() for where in (columns, snapped))
+    met = weight > 0
+    values = response.sample(np.concatenate([columns[met], snapped[met]]))
+    here, top = (part.sum() for part in np.split(values, 2))
     return float(here / top) if top > 0 else 0.0

@@ -83,19 +83,21 @@ class _Cosets:
 
     def local(self, width: float) -> tuple[Floats, Floats]:
         """Means and their squared standard errors in Gaussian neighbourhoods, (3, S) each."""
-        sums = np.empty((3, 3, len(self.value)))  # power of the value, coset
+        mean, error2 = np.empty((2, 3, len(self.value)))
         for coset, sites in enumerate(self.own):
-            boards = np.zeros((3, *self.extent))
-            for power, board in enumerate(boards):
-                board.ravel()[self.place[sites]] = self.value[sites] ** power
-            blurred = _kernels.blur_boards(boards, width)
-            for power, board in enumerate(blurred):
-                board.ravel().take(self.place, out=sums[power, coset])
-        mass, first, second = sums
-        mass = np.maximum(mass, 1e-6)
-        mean = first / mass
-        error2 = np.maximum(second / mass - mean**2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
+            blurred = _kernels.blur_boards(self._boards(sites), width)
+            mass, first, second = (board.ravel().take(self.place) for board in blurred)
+            mass = np.maximum(mass, 1e-6)
+            mean[coset] = first / mass
+            error2[coset] = np.maximum(second / mass - mean[coset] ** 2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
         return mean, error2
+
+    def _boards(self, sites: Bools) -> Floats:
+        """Powers 0 to 2 of the value at the sites (S,), each in its place on a board of its own."""
+        boards = np.zeros((3, *self.extent))
+        for power, board in enumerate(boards):
+            board.ravel()[self.place[sites]] = self.value[sites] ** power
+        return boards
 
     def hollow(self) -> Ints:
         """Darkest coset round each site, (S,), from the smallest neighbourhood that tells.
@@ -105,17 +107,21 @@ class _Cosets:
         """
         whole = [self.value[sites].mean() if sites.any() else 0.0 for sites in self.own]
         hollow = np.full(len(self.value), int(np.argmin(whole)))
-        every = np.arange(len(self.value))
         for width in _WIDTHS:
-            mean, error2 = self.local(width)
-            a, b, c = mean
-            darkest = np.where(a <= b, np.where(a <= c, 0, 2), np.where(b <= c, 1, 2))
-            brightest = np.where(c >= b, np.where(c >= a, 2, 0), np.where(b >= a, 1, 0))
-            second = 3 - darkest - brightest
-            gap = mean[second, every] - mean[darkest, every]
-            sure = gap > 5 * np.sqrt(error2[second, every] + error2[darkest, every])
+            darkest, sure = self._darkest(width)
             hollow = np.where(sure, darkest, hollow)
         return self._sharpen(hollow)
+
+    def _darkest(self, width: float) -> tuple[Ints, Bools]:
+        """Darkest coset in the neighbourhood of each site, (S,), and whether it differs from the second darkest."""
+        mean, error2 = self.local(width)
+        a, b, c = mean
+        darkest = np.where(a <= b, np.where(a <= c, 0, 2), np.where(b <= c, 1, 2))
+        brightest = np.where(c >= b, np.where(c >= a, 2, 0), np.where(b >= a, 1, 0))
+        second = 3 - darkest - brightest
+        every = np.arange(len(self.value))
+        gap = mean[second, every] - mean[darkest, every]
+        return darkest, gap > 5 * np.sqrt(error2[second, every] + error2[darkest, every])
 
     def bright(self, hollow: Ints) -> Ints:
         """Brighter atomic coset at each site, (S,): that whose mean over all sites of the same hollow one is larger.
@@ -177,8 +183,7 @@ def _judge(sites: Sites, response: TiledImage) -> Grain:
         nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
         return Grain(np.zeros((0, 2)), none, nothing, nothing, nothing, none)
     cosets = _Cosets(sites.indices, value, supported)
-    mean, _ = cosets.local(_WIDTHS[-1])
-    contrast = np.ptp(mean, axis=0)
+    contrast = np.ptp(cosets.local(_WIDTHS[-1])[0], axis=0)
     sound = supported & (contrast >= CONTRAST * np.percentile(contrast[supported], 90))
     cosets = _Cosets(sites.indices[sound], value[sound], np.ones(np.count_nonzero(sound), dtype=bool))
     hollow = cosets.hollow()
@@ -224,7 +229,7 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grai
     if len(bright) < 8:
         return []
     positions = peaks.positions[bright]
-    _, near = _kernels.Points(positions).nearest(positions, 8, 0)
+    near = _kernels.Points(positions).nearest(positions, 8, 0)[1]
     left = np.ones(len(bright), dtype=bool)
     hopeful = np.arange(len(bright))  # left, and among others that are
     grains: list[Grain] = []

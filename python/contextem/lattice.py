@@ -8,8 +8,8 @@ form a triangular lattice of spacing b = a / sqrt(3), called the site lattice: p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -77,8 +77,21 @@ def find_frames(image: Image | TiledImage, expected: float, tolerance: float) ->
     angle = np.deg2rad(np.arange(0, 60, 1.0))
     corners = np.array(list(itertools.product(*starts)))
     limit = float(np.sqrt(3) * radius[-1])
-    rows = _Rows(tiled(image), corners, side, limit, radius, angle)
-    tops = np.concatenate([scores.max(axis=2) for _, _, scores in rows])  # (n, R)
+    source = tiled(image)
+    parts = _parts(corners[:, 0], int(side[0]), source.tile)
+
+    @lru_cache(maxsize=1)  # those of a large image, in several parts, are computed twice and not kept
+    def spectra(number: int) -> tuple[_Spectra, NDArray[np.bool_]]:
+        own = corners[parts[number]]
+        rows = source.rows(int(own[0, 0]), int(own[-1, 0] + side[0]))
+        return _Spectra.of_tiles(rows, own - [own[0, 0], 0], side, limit)
+
+    tops, turns = np.empty((len(corners), len(radius))), np.empty((len(corners), len(radius)), np.int64)
+    for number, part in enumerate(parts):
+        spectrum, seen = spectra(number)
+        scores = spectrum.scores(radius, angle)
+        turns[part] = scores.argmax(axis=2)
+        tops[part] = np.where(seen[:, None], scores.max(axis=2), -np.inf)  # others are masked or saturated
     varies = tops.max(axis=1) > -np.inf
     if not varies.any():
         return []
@@ -86,66 +99,26 @@ def find_frames(image: Image | TiledImage, expected: float, tolerance: float) ->
     scale = int(np.argmax(tops[strongest].sum(axis=0)))
     if scale in (0, len(radius) - 1):  # the flank of something beyond
         return []
+    tops[:, abs(radius / radius[scale] - 1) >= 0.04] = -np.inf
+    best = np.argmax(tops, axis=1)
+    quality, turn = (np.take_along_axis(table, best[:, None], 1)[:, 0] for table in (tops, turns))
+    bases = np.empty((len(corners), 2, 2))
+    for number, part in reversed(list(enumerate(parts))):
+        bases[part] = spectra(number)[0].bases(radius[best[part]], angle[turn[part]])
     frames = []
-    for own, spectra, scores in rows:
-        scores[:, abs(radius / radius[scale] - 1) >= 0.04] = -np.inf
-        flat = scores.reshape(len(scores), -1)
-        best = np.argmax(flat, axis=1)
-        quality = flat[np.arange(len(flat)), best]
-        k, m = np.unravel_index(best, scores.shape[1:])
-        bases = spectra.bases(radius[k], angle[m])
-        for tile in np.flatnonzero(varies[own]):
-            if abs(np.log(lattice_constant(bases[tile]) / expected)) <= reach:
-                frames.append(Frame(corners[own][tile] + (side - 1) / 2, bases[tile], float(quality[tile])))
+    for tile in np.flatnonzero(varies):
+        if abs(np.log(lattice_constant(bases[tile]) / expected)) <= reach:
+            frames.append(Frame(corners[tile] + (side - 1) / 2, bases[tile], float(quality[tile])))
     return sorted(frames, key=lambda frame: -frame.quality)
 
 
-class _Rows:
-    """Spectra of the tiles at corners (n, 2), and how well hexagons fit them, (m, R, A), by rows of tiles.
-
-    Of a large image they are computed again each time, some rows at once; else they are kept.
-    """
-
-    def __init__(
-        self,
-        image: TiledImage,
-        corners: NDArray[np.int64],
-        side: NDArray[np.int64],
-        limit: float,
-        radius: Floats,
-        angle: Floats,
-    ) -> None:
-        self.image, self.corners, self.side, self.limit, self.radius, self.angle = (
-            image, corners, side, limit, radius, angle
-        )  # fmt: skip
-        tops, firsts = np.unique(corners[:, 0], return_index=True)
-        together = max(image.tile, int(side[0]))
-        starts, top = [0], int(tops[0])
-        for first, row in zip(firsts.tolist(), tops.tolist(), strict=True):
-            if row + int(side[0]) - top > together:
-                starts.append(first)
-                top = row
-        self.parts = [slice(*ends) for ends in itertools.pairwise([*starts, len(corners)])]
-        self.kept: list[tuple[slice, _Spectra, Floats]] = []
-
-    def __iter__(self) -> Iterator[tuple[slice, _Spectra, Floats]]:
-        for part in self.parts:
-            if self.kept:
-                yield self.kept[0]
-                return
-            spectra, scores = self._of(part)
-            if len(self.parts) == 1:
-                self.kept.append((part, spectra, scores))
-            yield part, spectra, scores
-
-    def _of(self, part: slice) -> tuple[_Spectra, Floats]:
-        corners = self.corners[part]
-        top, bottom = int(corners[0, 0]), int(corners[-1, 0] + self.side[0])
-        here = corners - np.array([top, 0])
-        spectra, varies = _Spectra.of_tiles(self.image.rows(top, bottom), here, self.side, self.limit)
-        scores = spectra.scores(self.radius, self.angle)
-        scores[~varies] = -np.inf  # masked or saturated
-        return spectra, scores
+def _parts(tops: NDArray[np.int64], height: int, most: int) -> list[slice]:
+    """Split tiles of a height, sorted by their first rows (n,), where they would reach over more than so many rows."""
+    starts = [0]
+    for number in np.flatnonzero(np.diff(tops)) + 1:
+        if tops[number] + height - tops[starts[-1]] > most:
+            starts.append(int(number))
+    return [slice(*ends) for ends in itertools.pairwise([*starts, len(tops)])]
 
 
 @dataclass(frozen=True, eq=False)
