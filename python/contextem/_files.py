@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import importlib
 import logging
@@ -31,6 +32,9 @@ _READERS = {
 }
 SUFFIXES = (*_READERS, ".npy", ".png")
 """Suffixes of the files that can be read, in lower case."""
+
+MAPPED_FROM = 2**28
+"""Bytes of a file from which on its pixels, where they lie in it as they are, stay there until they are looked at."""
 
 _DIFFRACTION = "holds diffraction patterns, compute a dark-field image from them and save that, as hspy or tif"
 _LOSSY = "is a picture whose compression changed the grey values, export the micrograph itself, as tif or dm4"
@@ -273,17 +277,50 @@ def _missing_package(error: Exception, suffix: str) -> str | None:
 def _load_all(path: Path) -> list[Recording]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        data = np.asarray(np.load(path, allow_pickle=False))
+        data = np.asarray(_mapped_npy(path) if _is_large(path) else np.load(path, allow_pickle=False))
         return [Recording(data, framed=not _may_be_colour(data))]
     if suffix == ".png":
         return [_load_png(path)]
     reader = importlib.import_module(_READERS[suffix]).file_reader
     options = _emd_options(path) if suffix == ".emd" else {}
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
+    if suffix in (".tif", ".tiff", ".mrc") and _is_large(path):
+        signals = _mapped(path, reader)
     recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
     if not recordings and suffix == ".emi":
         raise ReadError(f"path: {path.name} describes images that lie in {path.stem}_1.ser, ..., and none is there")
     return recordings
+
+
+def _is_large(path: Path) -> bool:
+    return path.stat().st_size >= MAPPED_FROM
+
+
+def _mapped_npy(path: Path) -> NDArray[Any]:
+    """Map the array of an NPY file; one that lies there column by column is read."""
+    data: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return data if data.flags.c_contiguous else np.load(path, allow_pickle=False)
+
+
+def _mapped(path: Path, reader: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Read a TIF or MRC file, but for its pixels, which are mapped; nothing where they are compressed or scattered."""
+    import tifffile
+
+    try:
+        pixels = None if path.suffix.lower() == ".mrc" else tifffile.memmap(path, series=0, mode="r")
+    except ValueError:
+        return []
+    signals = reader(str(path), lazy=True)
+    lazy = signals[0]["data"]
+    if pixels is None:
+        header = signals[0]["original_metadata"]["std_header"]
+        pixels = np.memmap(path, lazy.dtype, "r", 1024 + int(np.ravel(header["NEXT"])[0]), lazy.shape)
+    fits = len(signals) == 1 and (pixels.shape, pixels.dtype) == (lazy.shape, lazy.dtype)
+    if fits:
+        signals[0]["data"] = pixels
+    del lazy
+    gc.collect()  # the reader of TIF leaves the file open for pixels that are read later
+    return signals if fits else []
 
 
 def _emd_options(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextem.neighbours import Neighbourhood
+from contextem.neighbours import TOGETHER, Neighbourhood
 from contextem.tiles import TiledImage, tiled
 
 HEAVY = 1.0
@@ -26,7 +26,9 @@ CLEAN = 0.05
 """Quantile of the background that counts as clean."""
 
 
-def local_background(image: NDArray[Any] | TiledImage, positions: NDArray[np.float64], around: Neighbourhood) -> NDArray[np.float64]:
+def local_background(
+    image: NDArray[Any] | TiledImage, positions: NDArray[np.float64], around: Neighbourhood
+) -> NDArray[np.float64]:
     """Return the mean intensity of the hollow sites beside each column.
 
     Parameters
@@ -60,7 +62,9 @@ def local_background(image: NDArray[Any] | TiledImage, positions: NDArray[np.flo
     return _mean(values)
 
 
-def haze(image: NDArray[Any] | TiledImage, positions: NDArray[np.float64], around: Neighbourhood) -> NDArray[np.float64]:
+def haze(
+    image: NDArray[Any] | TiledImage, positions: NDArray[np.float64], around: Neighbourhood
+) -> NDArray[np.float64]:
     """Return how much carbon lies on each column, in columns of the brighter sublattice.
 
     Parameters
@@ -80,8 +84,11 @@ def haze(image: NDArray[Any] | TiledImage, positions: NDArray[np.float64], aroun
     background = local_background(image, positions, around)
     if not np.isfinite(background).any():
         return np.zeros(len(positions))
-    near = np.column_stack([np.arange(len(positions)), around.first, around.second])
-    smooth = _mean(np.where(near >= 0, background[near], np.nan))
+    smooth = np.empty(len(positions))
+    for start in range(0, len(positions), TOGETHER):
+        own = np.arange(start, min(start + TOGETHER, len(positions)))
+        near = np.column_stack([own, around.first[own], around.second[own]])
+        smooth[own] = _mean(np.where(near >= 0, background[near], np.nan))
     above = tiled(image).sample(positions) - background
     peak = max(np.nanmedian(above[around.side == side]) for side in (0, 1) if (around.side == side).any())
     if not peak > 0:

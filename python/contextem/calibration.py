@@ -171,7 +171,7 @@ def _stretch(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 
 
 def _ideal(straight: NDArray[np.float64], turn: float) -> NDArray[np.float64]:
-    """Unit vectors (K, 2) of the hexagon turned by an angle from columns to rows that are nearest to vectors (K, 2)."""
+    """Unit vectors (K, 2) of a hexagon, turned by an angle from columns to rows, that are nearest to vectors."""
     angle = np.arctan2(straight[:, 0], straight[:, 1])
     step = np.rint((angle - turn) / (np.pi / 3.0))
     angle = turn + step * (np.pi / 3.0)

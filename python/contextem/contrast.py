@@ -149,19 +149,16 @@ def _compared(
     wide = table.shape[1] - 2
     means = {}
     quantiles = {}
-    for name, indices in (("same", around.same[part]), ("other", around.other[part])):
+    for name, there in (("same", around.same[part]), ("other", around.other[part])):
         # where there are too few, the nearest stands for the missing
-        indices = np.where(indices < 0, indices[:, :1], indices)
+        indices = np.where(there < 0, there[:, :1], there)
         values = np.where((indices >= 0)[..., None], table[indices], standard)
         means[name] = values.mean(axis=1)
         places = np.rint(np.array(QUANTILES) * (indices.shape[1] - 1)).astype(int)
         quantiles[name] = np.sort(values[:, :, wide], axis=1)[:, places]
     shells = {}
-    for name, indices, sublattice in (
-        ("first", around.first[part], "other"),
-        ("second", around.second[part], "same"),
-    ):
-        shells[name] = np.where((indices >= 0)[..., None], table[indices], means[sublattice][:, None])
+    for name, near, sublattice in (("first", around.first[part], "other"), ("second", around.second[part], "same")):
+        shells[name] = np.where((near >= 0)[..., None], table[near], means[sublattice][:, None])
 
     level = 0.5 * (means["same"][:, :1] + means["other"][:, :1])
     # the middle of a constant patch is as bright as its mean

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem import _kernels
 from contextem.attention import ModelConfig
 from contextem.columns import Columns
-from contextem import _kernels
 from contextem.contrast import contrast_of, invariant_orders
 from contextem.micrograph import Micrograph
 from contextem.neighbours import Neighbourhood, neighbourhood

@@ -1,8 +1,9 @@
 """Images too large to be copied whole: made tile by tile, where they are looked at.
 
-A tile is a band of whole rows, as they lie in memory and in files.  Whatever is computed of a tile sees the rows around it,
-too, as far as it reaches (the halo); each pixel, maximum and column belongs to the one tile its row is in.  So everything
-is computed from the same numbers in the same order as without tiles, and is the same to the last bit.
+A tile is a band of whole rows, as they lie in memory and in files.  Whatever is computed of a tile sees the rows around
+it as far as it reaches (the halo); each pixel, maximum and column belongs to the one tile its row is in, and keeps its
+position in the image.  So everything is computed from the same numbers in the same order whatever the tiles are, and an
+image that is not tiled is one of a single tile.
 """
 
 from __future__ import annotations
