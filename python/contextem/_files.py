@@ -315,12 +315,13 @@ def _mapped(path: Path, reader: Callable[..., list[dict[str, Any]]]) -> list[dic
     if pixels is None:
         header = signals[0]["original_metadata"]["std_header"]
         pixels = np.memmap(path, lazy.dtype, "r", 1024 + int(np.ravel(header["NEXT"])[0]), lazy.shape)
-    fits = len(signals) == 1 and (pixels.shape, pixels.dtype) == (lazy.shape, lazy.dtype)
-    if fits:
+    if len(signals) == 1 and pixels.shape == lazy.shape and lazy.dtype.kind in "iuf":
         signals[0]["data"] = pixels
+    else:
+        signals = []
     del lazy
     gc.collect()  # the reader of TIF leaves the file open for pixels that are read later
-    return signals if fits else []
+    return signals
 
 
 def _emd_options(path: Path) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _stretch(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 
 
 def _ideal(straight: NDArray[np.float64], turn: float) -> NDArray[np.float64]:
-    """Unit vectors (K, 2) of a hexagon, turned by an angle from columns to rows, that are nearest to vectors."""
+    """Return the nearest of the six unit vectors of a hexagon, turned from columns to rows, for each vector (K, 2)."""
     angle = np.arctan2(straight[:, 0], straight[:, 1])
     step = np.rint((angle - turn) / (np.pi / 3.0))
     angle = turn + step * (np.pi / 3.0)

@@ -98,8 +98,9 @@ def _invariants(
     smooth = image.filtered(lambda part: antialias(part, step), blur_radius(step))
     # Beyond the border the image is mirrored: zeros there would tell the classifier the offset of the detector.
     height = image.shape[0]
-    margin = min(ceil(np.abs(sample).sum(axis=1).max() * basis.size / 2) + 1, *image.shape)
-    reach = ceil(np.abs(sample).sum(axis=1).max() * basis.size / 2) + 1
+    half = ceil(np.abs(sample).sum(axis=1).max() * basis.size / 2) + 1
+    margin = min(half, *image.shape)
+    reach = half + 1  # of patches, from the rows of a tile
     invariants = np.empty((len(positions), len(invariant_orders(basis))), np.float32)
     for first, last, own in image.by_tile(positions):
         before, after = max(0, min(margin, reach - first)), max(0, min(margin, last + reach - height))
