@@ -2,12 +2,19 @@
 // all others.
 #pragma once
 
+#include <functional>
+
 #include "contextem/view.hpp"
 
 namespace contextem {
 
 constexpr Index n_overlapping = 14;  // columns that the fit of one takes away: the nearest ones
 constexpr Index step_values = 6;     // of a column: row, column, amplitude, background, two sums for the width
+
+// An image that is made band by band: calling it with rows [first, last) gives a view of the whole image of which only
+// these are there to be read, until the next call.
+template <class T>
+using BandSource = std::function<ImageView<T>(Index first, Index last)>;
 
 // A superposition of Gaussians and the windows in which it is fitted.
 struct ColumnModel {

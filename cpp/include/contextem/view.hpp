@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
 namespace contextem {
 
@@ -17,11 +16,6 @@ struct ImageView {
     Index row_stride;
     Index column_stride;
 };
-
-// An image that is made band by band: calling it with rows [first, last) gives a view of the whole image of which only
-// these are there to be read, until the next call.
-template <class T>
-using BandSource = std::function<ImageView<T>(Index first, Index last)>;
 
 // Patches p[patch, row, column], all of one square size.
 template <class T>
