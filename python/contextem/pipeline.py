@@ -62,7 +62,8 @@ def classify(
     estimate_angles : bool, optional
         Whether collection angles are taken from the image, see `contextem.angles`; by default where none are stated.
     tile : int, optional
-        Rows of a large image that are worked on at once, as for `find_columns`; it never changes the result.
+        Rows of a large image that are worked on at once, as for `find_columns`; it never changes the result. Series and
+        several detectors are put together as whole images.
 
     Returns
     -------
