@@ -288,12 +288,14 @@ def is_mapped(array):
 
 
 PROGRAM = """
-import resource, sys, time
+import sys, time
+from pathlib import Path
 import numpy as np
 import contextem as ctm
 ctm.classify(ctm.Micrograph(np.load(sys.argv[1], mmap_mode="r")[:300, :300], 0.2), ctm.Context(
     "WSe2", ("Cr",), energy=80e3, detector="HAADF"))
-peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # getrusage knows the parent's, too
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before, start = peak(), time.perf_counter()
 micrograph = ctm.read(sys.argv[1], sampling=0.2)
 context = ctm.Context("WSe2", ("Cr",), energy=80e3, detector="HAADF")
@@ -338,7 +340,7 @@ def test_memory_does_not_hold_copies_of_a_large_image(tmp_path):
     save_large(tmp_path / "large.npy", 4096)
     count, before, after, _ = run(tmp_path / "large.npy", 256)
     assert count > 110_000
-    assert (after - before) / 4096**2 < 16.0  # its copies in float32 would add 12
+    assert (after - before) / 4096**2 < 20.0  # 16 are columns, 2 the image; copies of it in float32 would add 12
 
 
 @pytest.mark.slow
