@@ -64,7 +64,7 @@ void peak_response(const ImageView<T>& image, double sigma, int n_threads, T* re
 }
 
 template <class T>
-Maxima local_maxima(const ImageView<T>& response, int n_threads) {
+Maxima local_maxima(const ImageView<T>& response, Index top, int n_threads) {
     if (response.rows < 3 || response.columns < 3) {
         return {};
     }
@@ -99,7 +99,7 @@ Maxima local_maxima(const ImageView<T>& response, int n_threads) {
                         down = std::clamp((twist * slope_c - bend_c * slope_r) / det, -0.5, 0.5);
                         right = std::clamp((twist * slope_r - bend_r * slope_c) / det, -0.5, 0.5);
                     }
-                    part.positions.push_back(static_cast<double>(r) + down);
+                    part.positions.push_back(static_cast<double>(top + r) + down);
                     part.positions.push_back(static_cast<double>(c) + right);
                     part.heights.push_back(v(0, 0));
                 }
@@ -181,7 +181,7 @@ template void peak_response(const ImageView<float>&, double, int, float*);
 template void peak_response(const ImageView<double>&, double, int, double*);
 template void sample_image(const ImageView<float>&, const PositionsView&, int, double*);
 template void sample_image(const ImageView<double>&, const PositionsView&, int, double*);
-template Maxima local_maxima(const ImageView<float>&, int);
-template Maxima local_maxima(const ImageView<double>&, int);
+template Maxima local_maxima(const ImageView<float>&, Index, int);
+template Maxima local_maxima(const ImageView<double>&, Index, int);
 
 }  // namespace contextem

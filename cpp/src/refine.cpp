@@ -33,6 +33,39 @@ std::vector<Index> in_bands(const PositionsView& columns, double spacing) {
     return order;
 }
 
+// Columns [begin, end) that lie in a band, and the rows [first, last) of the image that their windows reach.
+struct ColumnBand {
+    Index begin;
+    Index end;
+    Index first;
+    Index last;
+};
+
+// Splits columns that are sorted as by in_bands where their windows, all together, would reach over more than `tile`
+// rows and those of one of these bands.
+std::vector<ColumnBand> bands_of(const std::vector<double>& columns, double spacing, Index reach, Index rows,
+                           Index tile) {
+    std::vector<ColumnBand> bands;
+    double before = 0.0;
+    for (std::size_t k = 0; 2 * k < columns.size(); ++k) {
+        const double row = columns[2 * k];
+        const double place = std::floor(row / (4.0 * spacing));
+        const double nearest = std::floor(std::clamp(row, 0.0, static_cast<double>(rows - 1)) + 0.5);
+        const Index first = std::max<Index>(0, static_cast<Index>(nearest) - reach);
+        const Index last = std::min(rows, static_cast<Index>(nearest) + reach + 1);
+        const auto number = static_cast<Index>(k);
+        if (bands.empty() || (place != before && last - bands.back().first > tile)) {
+            bands.push_back({number, number, first, last});
+        }
+        before = place;
+        ColumnBand& band = bands.back();
+        band.end = number + 1;
+        band.first = std::min(band.first, first);
+        band.last = std::max(band.last, last);
+    }
+    return bands;
+}
+
 // The nearest others within reach of each column, (N, n_overlapping), -1 for none.
 std::vector<Index> overlapping(const PositionsView& columns, double reach, int n_threads) {
     std::vector<Index> neighbours(static_cast<std::size_t>(columns.count * n_overlapping), -1);
@@ -56,9 +89,9 @@ std::vector<Index> overlapping(const PositionsView& columns, double reach, int n
 }  // namespace
 
 template <class T>
-double refine_columns(const ImageView<T>& image, const PositionsView& start, const unsigned char* movable, double sigma,
-                      double spacing, double furthest, int n_threads, double* positions, double* amplitudes,
-                      double* deviations) {
+double refine_columns(const BandSource<T>& image, Index rows, Index tile, const PositionsView& start,
+                      const unsigned char* movable, double sigma, double spacing, double furthest, int n_threads,
+                      double* positions, double* amplitudes, double* deviations) {
     const Index count = start.count;
     // columns that lie side by side are fitted one after the other: bands of the image stay in the cache
     const std::vector<Index> order = in_bands(start, spacing);
@@ -78,12 +111,17 @@ double refine_columns(const ImageView<T>& image, const PositionsView& start, con
                          false};
     model.half_window = std::max<Index>(2, static_cast<Index>(std::lround(half_window * spacing)));
     model.window_sigma = window_sigma * spacing;
+    const std::vector<ColumnBand> bands = bands_of(from, spacing, model.half_window, rows, tile);
     for (int round = 0; round < rounds; ++round) {
         model.moves = round >= still_rounds;
-        parallel_for(count, column_grain, n_threads, [&](Index begin, Index end) {
-            AlignedVector<double> work(static_cast<std::size_t>(refine_work(model.half_window)));
-            instruction_set().refine.of<T>().column_steps(image, model, begin, end, work.data(), steps.data());
-        });
+        for (const ColumnBand& band : bands) {
+            const ImageView<T> view = image(band.first, band.last);
+            parallel_for(band.end - band.begin, column_grain, n_threads, [&](Index begin, Index end) {
+                AlignedVector<double> work(static_cast<std::size_t>(refine_work(model.half_window)));
+                instruction_set().refine.of<T>().column_steps(view, model, band.begin + begin, band.begin + end,
+                                                              work.data(), steps.data());
+            });
+        }
         double change = 0.0;
         double curvature = 0.0;
         for (Index k = 0; k < count; ++k) {
@@ -102,11 +140,14 @@ double refine_columns(const ImageView<T>& image, const PositionsView& start, con
         backgrounds[static_cast<std::size_t>(k)] = steps[static_cast<std::size_t>(step_values * k + 3)];
     }
     std::vector<double> scatter(static_cast<std::size_t>(count));
-    parallel_for(count, column_grain, n_threads, [&](Index begin, Index end) {
-        AlignedVector<double> work(static_cast<std::size_t>(refine_work(model.half_window)));
-        instruction_set().refine.of<T>().column_deviations(image, model, backgrounds.data(), begin, end, work.data(),
-                                                   scatter.data());
-    });
+    for (const ColumnBand& band : bands) {
+        const ImageView<T> view = image(band.first, band.last);
+        parallel_for(band.end - band.begin, column_grain, n_threads, [&](Index begin, Index end) {
+            AlignedVector<double> work(static_cast<std::size_t>(refine_work(model.half_window)));
+            instruction_set().refine.of<T>().column_deviations(view, model, backgrounds.data(), band.begin + begin,
+                                                               band.begin + end, work.data(), scatter.data());
+        });
+    }
     for (Index k = 0; k < count; ++k) {
         const double* before = &from[static_cast<std::size_t>(2 * k)];
         const double* after = &current[static_cast<std::size_t>(2 * k)];
@@ -121,9 +162,9 @@ double refine_columns(const ImageView<T>& image, const PositionsView& start, con
     return model.sigma;
 }
 
-template double refine_columns(const ImageView<float>&, const PositionsView&, const unsigned char*, double, double,
-                               double, int, double*, double*, double*);
-template double refine_columns(const ImageView<double>&, const PositionsView&, const unsigned char*, double, double,
-                               double, int, double*, double*, double*);
+template double refine_columns(const BandSource<float>&, Index, Index, const PositionsView&, const unsigned char*,
+                               double, double, double, int, double*, double*, double*);
+template double refine_columns(const BandSource<double>&, Index, Index, const PositionsView&, const unsigned char*,
+                               double, double, double, int, double*, double*, double*);
 
 }  // namespace contextem

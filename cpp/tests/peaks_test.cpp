@@ -84,13 +84,16 @@ void test_maxima() {
         0, 0, 0, 0, 0, 0, 0,  //
     };
     for (const int threads : {1, 3}) {
-        const Maxima maxima = local_maxima(view(image, 5, 7), threads);
+        const Maxima maxima = local_maxima(view(image, 5, 7), 0, threads);
         CHECK(maxima.heights == (std::vector<double>{3, 2, 2}));
         CHECK(maxima.positions.size() == 6);
         CHECK_NEAR(maxima.positions[0], 1.0 + 0.1, 1e-12);  // slope 1/2 over bend 5
         CHECK_NEAR(maxima.positions[1], 1.0, 1e-12);
     }
-    CHECK(local_maxima(view(image, 2, 7), 1).heights.empty());
+    CHECK(local_maxima(view(image, 2, 7), 0, 1).heights.empty());
+    const Maxima lower = local_maxima(ImageView<double>{image.data() + 7, 4, 7, 7, 1}, 1, 1);  // without the first row
+    CHECK(lower.heights == (std::vector<double>{2, 2}));
+    CHECK_NEAR(lower.positions[0], 2.0, 1e-12);
 }
 
 void test_points() {
@@ -149,9 +152,24 @@ void test_refinement() {
     double positions[6];
     double amplitudes[3];
     double deviations[3];
-    const double sigma =
-        refine_columns(view(image, 50, 52), {start, 3}, movable, 2.5, 10.0, 2.0, 1, positions, amplitudes, deviations);
+    const BandSource<double> whole = [&](Index, Index) { return view(image, 50, 52); };
+    const double sigma = refine_columns(whole, 50, 50, {start, 3}, movable, 2.5, 10.0, 2.0, 1, positions, amplitudes,
+                                        deviations);
     CHECK_NEAR(sigma, width, 0.02);
+    for (const Index tile : {1, 9, 30}) {  // all but the rows asked for are missing
+        std::vector<double> rows;
+        const BandSource<double> bands = [&](Index first, Index last) {
+            rows.assign(image.size(), std::nan(""));
+            std::copy(image.begin() + first * 52, image.begin() + last * 52, rows.begin() + first * 52);
+            return view(rows, 50, 52);
+        };
+        double other[6];
+        double heights[3];
+        double scatter[3];
+        CHECK(refine_columns(bands, 50, tile, {start, 3}, movable, 2.5, 10.0, 2.0, 1, other, heights, scatter) == sigma);
+        CHECK(std::equal(positions, positions + 6, other));
+        CHECK(std::equal(deviations, deviations + 3, scatter));
+    }
     for (int i = 0; i < 6; ++i) {
         CHECK_NEAR(positions[i], truth[i], 0.01);
     }

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -81,6 +82,37 @@ ImageView<T> image_view(const py::array& image) {
     expect_dimensions("image", image, 2);
     return {static_cast<const T*>(image.data()), image.shape(0), image.shape(1), stride("image", image, 0),
             stride("image", image, 1)};
+}
+
+// The view of an image of `rows` rows, all of them where that is 0, of which the array holds those from `top` on. Nobody
+// may read the others.
+template <class T>
+ImageView<T> band_view(const py::array& band, Index top, Index rows) {
+    ImageView<T> view = image_view<T>(band);
+    if (rows == 0) {
+        rows = view.rows;
+    }
+    if (top < 0 || top + view.rows > rows) {
+        throw py::value_error("top, rows: expected a band inside the image");
+    }
+    view.data -= top * view.row_stride;
+    view.rows = rows;
+    return view;
+}
+
+// Refuses positions that see rows outside of a band: those within `reach` px, as far as the image has them.
+inline void expect_in_band(const PositionsView& positions, double reach, Index top, Index held, Index rows) {
+    if (held == rows) {
+        return;
+    }
+    const double last = static_cast<double>(rows - 1);
+    for (Index p = 0; p < positions.count; ++p) {
+        const double row = positions.data[2 * p];
+        if (std::max(row - reach, 0.0) < static_cast<double>(top) ||
+            std::min(row + reach, last) > static_cast<double>(top + held - 1)) {
+            throw py::value_error("positions: expected some that see no more of the image than the band");
+        }
+    }
 }
 
 template <class T>

@@ -46,7 +46,7 @@ py::array response(const py::array& image, double sigma, int n_threads) {
     });
 }
 
-py::tuple maxima(const py::array& response, int n_threads) {
+py::tuple maxima(const py::array& response, int n_threads, Index top) {
     return with_real_type("response", response.dtype(), [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         const ImageView<T> view = image_view<T>(response);
@@ -55,19 +55,20 @@ py::tuple maxima(const py::array& response, int n_threads) {
         Maxima found;
         {
             py::gil_scoped_release without_gil;
-            found = local_maxima(view, n_threads);
+            found = local_maxima(view, top, n_threads);
         }
         const auto count = static_cast<py::ssize_t>(found.heights.size());
         return py::make_tuple(array_of(found.positions, {count, 2}), array_of(found.heights, {count}));
     });
 }
 
-DoubleArray sample(const py::array& image, const DoubleArray& positions, int n_threads) {
+DoubleArray sample(const py::array& image, const DoubleArray& positions, int n_threads, Index top, Index rows) {
     return with_real_type("image", image.dtype(), [&](auto zero) -> DoubleArray {
         using T = decltype(zero);
-        const ImageView<T> view = image_view<T>(image);
+        const ImageView<T> view = band_view<T>(image, top, rows);
         const PositionsView places = positions_view(positions);
-        expect(view.rows > 0 && view.columns > 0, "image: expected at least one pixel");
+        expect(image.shape(0) > 0 && view.columns > 0, "image: expected at least one pixel");
+        expect_in_band(places, 1.0, top, image.shape(0), view.rows);
         DoubleArray values(places.count);
         double* out = values.mutable_data();
         {
@@ -253,13 +254,13 @@ DoubleArray spots(const FloatArray& power, double pad, const DoubleArray& radius
     return result;
 }
 
-py::tuple refine(const py::array& image, const DoubleArray& start, const BoolArray& movable, double sigma,
-                 double spacing, double furthest, int n_threads) {
+py::tuple refine(const py::function& rows_of, Index height, Index tile, const py::dtype& dtype, const DoubleArray& start,
+                 const BoolArray& movable, double sigma, double spacing, double furthest, int n_threads) {
     expect(positive(sigma) && positive(spacing) && positive(furthest),
            "sigma, spacing, furthest: expected positive lengths in px");
-    return with_real_type("image", image.dtype(), [&](auto zero) -> py::tuple {
+    expect(height >= 1 && tile >= 1, "height, tile: expected at least one row");
+    return with_real_type("image", dtype, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
-        const ImageView<T> view = image_view<T>(image);
         const PositionsView centres = positions_view(start);
         expect(movable.ndim() == 1 && movable.shape(0) == centres.count, "movable: expected shape (N,)");
         DoubleArray positions({centres.count, Index(2)});
@@ -270,9 +271,18 @@ py::tuple refine(const py::array& image, const DoubleArray& start, const BoolArr
         double* scatter = deviations.mutable_data();
         const auto* flags = reinterpret_cast<const unsigned char*>(movable.data());
         double width = 0.0;
+        py::array held;  // what the columns are fitted to lives here, and dies under the GIL
+        const BandSource<T> bands = [&](Index first, Index last) {
+            const py::gil_scoped_acquire with_gil;
+            held = rows_of(first, last);
+            expect(held.dtype().equal(dtype) && held.ndim() == 2 && held.shape(0) == last - first,
+                   "image: expected the rows asked for, in the dtype told");
+            return band_view<T>(held, first, height);
+        };
         {
             py::gil_scoped_release without_gil;
-            width = refine_columns(view, centres, flags, sigma, spacing, furthest, n_threads, out, heights, scatter);
+            width = refine_columns(bands, height, tile, centres, flags, sigma, spacing, furthest, n_threads, out, heights,
+                                   scatter);
         }
         return py::make_tuple(positions, amplitudes, deviations, width);
     });
@@ -283,10 +293,12 @@ py::tuple refine(const py::array& image, const DoubleArray& start, const BoolArr
 void define_columns(py::module_& module) {
     module.def("peak_response", &response, py::arg("image"), py::arg("sigma"), py::arg("n_threads"),
                "Minus sigma^2 times the Laplacian of the Gaussian-blurred image, (H, W).");
-    module.def("local_maxima", &maxima, py::arg("response"), py::arg("n_threads"),
-               "Refined positions (K, 2) and heights (K,) of the local maxima above 0.");
+    module.def("local_maxima", &maxima, py::arg("response"), py::arg("n_threads"), py::arg("top") = 0,
+               "Refined positions (K, 2) and heights (K,) of the local maxima above 0, the first row being `top`.");
     module.def("sample_image", &sample, py::arg("image"), py::arg("positions").noconvert(), py::arg("n_threads"),
-               "Values (N,) between pixels at positions (N, 2).");
+               py::arg("top") = 0, py::arg("rows") = 0,
+               "Values (N,) between pixels at positions (N, 2); of an image of so many rows, where given, the array "
+               "holds those from `top` on.");
     module.def("blur_boards", &blur, py::arg("boards").noconvert(), py::arg("sigma"), py::arg("n_threads"),
                "Images (n, H, W) blurred by a Gaussian, 0 outside.");
 
@@ -311,9 +323,9 @@ void define_columns(py::module_& module) {
                py::arg("angle").noconvert(), py::arg("n_threads"), "How well hexagons of spots fit, (n, R, A).");
     module.def("hexagon_spots", &spots, py::arg("power").noconvert(), py::arg("pad"), py::arg("radius").noconvert(),
                py::arg("angle").noconvert(), py::arg("n_threads"), "Centres of three first-order spots, (n, 3, 2).");
-    module.def("refine_columns", &refine, py::arg("image"), py::arg("start").noconvert(),
-               py::arg("movable").noconvert(), py::arg("sigma"), py::arg("spacing"), py::arg("furthest"),
-               py::arg("n_threads"),
+    module.def("refine_columns", &refine, py::arg("rows_of"), py::arg("height"), py::arg("tile"), py::arg("dtype"),
+               py::arg("start").noconvert(), py::arg("movable").noconvert(), py::arg("sigma"), py::arg("spacing"),
+               py::arg("furthest"), py::arg("n_threads"),
                "Positions (N, 2), amplitudes and deviations (N,) and the common width of Gaussian columns.");
 }
 

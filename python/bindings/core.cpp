@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <utility>
 
 #include "arrays.hpp"
@@ -50,13 +51,15 @@ py::array moments_of_patches(const py::array& patches, const Table& table, int n
 }
 
 py::array moments_of_columns(const py::array& image, const DoubleArray& positions, const Table& table,
-                             const DoubleArray& matrix, bool nearest, int n_threads) {
+                             const DoubleArray& matrix, bool nearest, int n_threads, Index top, Index rows) {
     return with_real_type("image", image.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
         const MomentTable<T>& packed = table.of<T>();
-        const ImageView<T> view = image_view<T>(image);
+        const ImageView<T> view = band_view<T>(image, top, rows);
         const PositionsView centres = positions_view(positions);
         const PatchGrid grid = patch_grid(packed.size, matrix, nearest);
+        const double reach = grid.half() * (std::abs(grid.row_by_row) + std::abs(grid.row_by_column));
+        expect_in_band(centres, reach + 1.0, top, image.shape(0), view.rows);
         py::array_t<T> moments = aligned_array<T>({centres.count, packed.n_modes});
         T* out = moments.mutable_data();
         {
@@ -184,7 +187,9 @@ PYBIND11_MODULE(_core, module) {
                "Moments (N, J) of patches (N, P, P).");
     module.def("column_moments", &moments_of_columns, py::arg("image"), py::arg("positions").noconvert(),
                py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("n_threads"),
-               "Moments (N, J) of the patches around positions (N, 2).");
+               py::arg("top") = 0, py::arg("rows") = 0,
+               "Moments (N, J) of the patches around positions (N, 2); of an image of so many rows, where given, the "
+               "array holds those from `top` on.");
     module.def("dense_moments", &moments_at_every_pixel, py::arg("image"), py::arg("table"), py::arg("n_threads"),
                "Moments (H, W, J) of the patches around every pixel.");
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ def column_moments(
     matrix: NDArray[np.float64],
     nearest: bool,
     n_threads: int,
+    top: int = 0,
+    rows: int = 0,
 ) -> NDArray[Any]: ...
 def patch_moments_adjoint(gradient: NDArray[Any], table: AdjointTable, n_threads: int) -> NDArray[Any]: ...
 def column_moments_adjoint(
@@ -109,8 +112,12 @@ class VirtualDetectors:
 
 def sum_patterns(patterns: NDArray[Any], total: NDArray[np.float64], n_threads: int) -> None: ...
 def peak_response(image: NDArray[Any], sigma: float, n_threads: int) -> NDArray[Any]: ...
-def local_maxima(response: NDArray[Any], n_threads: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-def sample_image(image: NDArray[Any], positions: NDArray[np.float64], n_threads: int) -> NDArray[np.float64]: ...
+def local_maxima(
+    response: NDArray[Any], n_threads: int, top: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def sample_image(
+    image: NDArray[Any], positions: NDArray[np.float64], n_threads: int, top: int = 0, rows: int = 0
+) -> NDArray[np.float64]: ...
 def blur_boards(boards: NDArray[np.float64], sigma: float, n_threads: int) -> NDArray[np.float64]: ...
 def tile_spectra(
     image: NDArray[Any],
@@ -129,7 +136,10 @@ def hexagon_spots(
     power: NDArray[np.float32], pad: float, radius: NDArray[np.float64], angle: NDArray[np.float64], n_threads: int
 ) -> NDArray[np.float64]: ...
 def refine_columns(
-    image: NDArray[Any],
+    rows_of: Callable[[int, int], NDArray[Any]],
+    height: int,
+    tile: int,
+    dtype: np.dtype[Any],
     start: NDArray[np.float64],
     movable: NDArray[np.bool_],
     sigma: float,

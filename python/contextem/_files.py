@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import importlib
 import logging
@@ -31,6 +32,9 @@ _READERS = {
 }
 SUFFIXES = (*_READERS, ".npy", ".png")
 """Suffixes of the files that can be read, in lower case."""
+
+MAPPED_FROM = 2**28
+"""Bytes of a file from which on its pixels, where they lie in it as they are, stay there until they are looked at."""
 
 _SCANNED = "compute images of them: `contextem batch --annulus HAADF 70 200`, or contextem.virtual_images"
 _DIFFRACTION = f"holds diffraction patterns, {_SCANNED}"
@@ -332,7 +336,7 @@ def _missing_package(error: Exception, suffix: str) -> str | None:
 def _load_all(path: Path, lazy: bool) -> list[Recording]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        data = np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False)
+        data = np.asarray(_mapped_npy(path) if lazy or _is_large(path) else np.load(path, allow_pickle=False))
         return [Recording(data, framed=not _may_be_colour(data))]
     if suffix == ".png":
         return [_load_png(path)]
@@ -340,10 +344,44 @@ def _load_all(path: Path, lazy: bool) -> list[Recording]:
     # The reader of tif files never closes one that is read lazily.
     options = {"lazy": lazy and suffix not in (".tif", ".tiff")} | (_emd_options(path) if suffix == ".emd" else {})
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
+    if suffix in (".tif", ".tiff", ".mrc") and (lazy or _is_large(path)):
+        signals = _mapped(path, reader)
     recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
     if not recordings and suffix == ".emi":
         raise ReadError(f"path: {path.name} describes images that lie in {path.stem}_1.ser, ..., and none is there")
     return recordings
+
+
+def _is_large(path: Path) -> bool:
+    return path.stat().st_size >= MAPPED_FROM
+
+
+def _mapped_npy(path: Path) -> NDArray[Any]:
+    """Map the array of an NPY file; one that lies there column by column is read."""
+    data: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return data if data.flags.c_contiguous else np.load(path, allow_pickle=False)
+
+
+def _mapped(path: Path, reader: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Read a TIF or MRC file, but for its pixels, which are mapped; nothing where they are compressed or scattered."""
+    import tifffile
+
+    try:
+        pixels = None if path.suffix.lower() == ".mrc" else tifffile.memmap(path, series=0, mode="r")
+    except ValueError:
+        return []
+    signals = reader(str(path), lazy=True)
+    lazy = signals[0]["data"]
+    if pixels is None:
+        header = signals[0]["original_metadata"]["std_header"]
+        pixels = np.memmap(path, lazy.dtype, "r", 1024 + int(np.ravel(header["NEXT"])[0]), lazy.shape)
+    if len(signals) == 1 and pixels.shape == lazy.shape and lazy.dtype.kind in "iuf":
+        signals[0]["data"] = pixels
+    else:
+        signals = []
+    del lazy
+    gc.collect()  # the reader of TIF leaves the file open for pixels that are read later
+    return signals
 
 
 def _emd_options(path: Path) -> dict[str, Any]:

@@ -346,6 +346,25 @@ def select_host(array: Any, name: str, backend: str | None) -> HostKernels:
     return _HOST[backend]
 
 
+class RowSource(Protocol):
+    """An image that is made in bands of rows, such as a `contextem.tiles.TiledImage`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+
+    @property
+    def tile(self) -> int:
+        """Rows that are made at once, but for those that are seen around them."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+
+    def rows(self, first: int, last: int) -> Array:
+        """Rows [first, last), (last - first, W)."""
+
+
 Points = _core.Points
 """Points of the plane sorted into cells, to find the nearest of them."""
 
@@ -356,16 +375,35 @@ def peak_response(image: Array, sigma: float, *, n_threads: int = 0) -> Array:
     return _core.peak_response(image, sigma, n_threads)
 
 
-def local_maxima(response: Array, *, n_threads: int = 0) -> tuple[Float64, Float64]:
-    """Refined positions (K, 2) and heights (K,) of the local maxima above 0 of a response (H, W)."""
+def local_maxima(response: Array, *, top: int = 0, n_threads: int = 0) -> tuple[Float64, Float64]:
+    """Refined positions (K, 2) and heights (K,) of the local maxima above 0 of a response (H, W).
+
+    With ``top`` the response is that of the rows from there on, and positions are those in the whole; neither its first
+    nor its last row is searched.
+    """
     _arrays.check_image(response)
-    return _core.local_maxima(np.ascontiguousarray(response), n_threads)
+    return _core.local_maxima(np.ascontiguousarray(response), n_threads, top)
 
 
-def sample_image(image: Array, positions: Float64, *, n_threads: int = 0) -> Float64:
-    """Values (N,) of an image at positions (N, 2) between its pixels; beyond the border those of the nearest pixel."""
+def sample_image(image: Array, positions: Float64, *, top: int = 0, rows: int = 0, n_threads: int = 0) -> Float64:
+    """Values (N,) of an image at positions (N, 2) between its pixels; beyond the border those of the nearest pixel.
+
+    With ``rows`` the image has so many, and the array (h, W) is those from ``top`` on; positions see no others.
+    """
     _arrays.check_image(image)
-    return _core.sample_image(image, _arrays.check_positions(positions), n_threads)
+    return _core.sample_image(image, _arrays.check_positions(positions), n_threads, top, rows)
+
+
+def band_moments(
+    band: Array, top: int, rows: int, positions: Float64, table: WeightTable, matrix: Float64, *, n_threads: int = 0
+) -> Array:
+    """Moments (N, J) of the columns of an image of ``rows`` rows of which the band (h, W) is those from ``top`` on.
+
+    The patches at positions (N, 2), in the image, read no others; bilinear between pixels.
+    """
+    _arrays.check_image(band)
+    centres = _arrays.check_positions(positions)
+    return _core.column_moments(band, centres, table.packed(band.dtype), matrix, False, n_threads, top, rows)
 
 
 def blur_boards(boards: Float64, sigma: float, *, n_threads: int = 0) -> Float64:
@@ -403,7 +441,7 @@ def hexagon_spots(
 
 
 def refine_columns(
-    image: Array,
+    image: Array | RowSource,
     start: Float64,
     movable: NDArray[np.bool_],
     sigma: float,
@@ -413,8 +451,14 @@ def refine_columns(
     n_threads: int = 0,
 ) -> tuple[Float64, Float64, Float64, float]:
     """Positions (N, 2), amplitudes and deviations (N,) and common width, px, of Gaussian columns that overlap."""
-    _arrays.check_image(image)
-    return _core.refine_columns(image, _arrays.check_positions(start), movable, sigma, spacing, furthest, n_threads)
+    if isinstance(image, np.ndarray):
+        _arrays.check_image(image)
+        whole = image
+        source, height, tile, dtype = (lambda first, last: whole[first:last]), len(image), len(image), image.dtype
+    else:
+        source, height, tile, dtype = image.rows, image.shape[0], image.tile, image.dtype
+    centres = _arrays.check_positions(start)
+    return _core.refine_columns(source, height, tile, dtype, centres, movable, sigma, spacing, furthest, n_threads)
 
 
 def zernike_indices(n_max: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import j0
 
-from contextem import _kernels
 from contextem.background import local_background
 from contextem.columns import Columns
 from contextem.context import Context
@@ -41,6 +40,7 @@ from contextem.responses import (
     lowest_angle,
     nodes,
 )
+from contextem.tiles import TiledImage, pixels
 
 BLURS = (0.2, 1.0)
 """Least and greatest standard deviation of the Gaussian of source, vibration and pixels, Å."""
@@ -155,7 +155,7 @@ def estimate_angles(
     assert context.detector is not None and context.energy is not None
     if context.detector.name not in ANGLE_RANGES or context.thickness is None:
         return []
-    seen = _brightness(micrograph.as_float("float32"), columns, around)
+    seen = _brightness(pixels(micrograph.data), columns, around)
     if seen is None:
         return []
     try:
@@ -172,17 +172,17 @@ class Brightness(NamedTuple):
     bonds: float
 
 
-def _brightness(image: NDArray[Any], columns: Columns, around: Neighbourhood) -> Brightness | None:
+def _brightness(image: TiledImage, columns: Columns, around: Neighbourhood) -> Brightness | None:
     background = local_background(image, columns.positions, around)
     whole = columns.observed & np.isfinite(background) & (around.first >= 0).all(axis=1)
     if min((whole & (around.side == side)).sum() for side in (0, 1)) < FEWEST:
         return None
-    above = _kernels.sample_image(image, columns.positions) - background
+    above = image.sample(columns.positions) - background
     sides = [float(np.median(above[whole & (around.side == side)])) for side in (0, 1)]
     if min(sides) <= 0:
         return None
     bonds = (columns.positions[whole][:, None] + columns.positions[around.first[whole]]) / 2
-    at_bonds = _kernels.sample_image(image, bonds.reshape(-1, 2)).reshape(-1, 3) - background[whole, None]
+    at_bonds = image.sample(bonds.reshape(-1, 2)).reshape(-1, 3) - background[whole, None]
     return Brightness((sides[0], sides[1]), float(np.median(at_bonds)))
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextem import _kernels
-from contextem.neighbours import Neighbourhood
+from contextem.neighbours import TOGETHER, Neighbourhood
+from contextem.tiles import TiledImage, tiled
 
 HEAVY = 1.0
 """Carbon, in columns of the brighter sublattice, under which half of the single vacancies of simulated micrographs are
@@ -26,12 +26,14 @@ CLEAN = 0.05
 """Quantile of the background that counts as clean."""
 
 
-def local_background(image: NDArray[Any], positions: NDArray[np.float64], around: Neighbourhood) -> NDArray[np.float64]:
+def local_background(
+    image: NDArray[Any] | TiledImage, positions: NDArray[np.float64], around: Neighbourhood
+) -> NDArray[np.float64]:
     """Return the mean intensity of the hollow sites beside each column.
 
     Parameters
     ----------
-    image : (H, W) float32 or float64
+    image : (H, W) float32 or float64, or TiledImage
         The micrograph.
     positions : (N, 2)
         (row, column) of the columns, px.
@@ -56,16 +58,18 @@ def local_background(image: NDArray[Any], positions: NDArray[np.float64], around
     hollow = 2.0 * positions[:, None] - positions[around.first]
     inside = ((hollow >= 0) & (hollow <= np.array(image.shape) - 1)).all(axis=2) & (around.first >= 0)
     values = np.full(inside.shape, np.nan)
-    values[inside] = _kernels.sample_image(image, hollow[inside])
+    values[inside] = tiled(image).sample(hollow[inside])
     return _mean(values)
 
 
-def haze(image: NDArray[Any], positions: NDArray[np.float64], around: Neighbourhood) -> NDArray[np.float64]:
+def haze(
+    image: NDArray[Any] | TiledImage, positions: NDArray[np.float64], around: Neighbourhood
+) -> NDArray[np.float64]:
     """Return how much carbon lies on each column, in columns of the brighter sublattice.
 
     Parameters
     ----------
-    image : (H, W) float32 or float64
+    image : (H, W) float32 or float64, or TiledImage
         The micrograph.
     positions : (N, 2)
         (row, column) of the columns, px.
@@ -80,9 +84,12 @@ def haze(image: NDArray[Any], positions: NDArray[np.float64], around: Neighbourh
     background = local_background(image, positions, around)
     if not np.isfinite(background).any():
         return np.zeros(len(positions))
-    near = np.column_stack([np.arange(len(positions)), around.first, around.second])
-    smooth = _mean(np.where(near >= 0, background[near], np.nan))
-    above = _kernels.sample_image(image, positions) - background
+    smooth = np.empty(len(positions))
+    for start in range(0, len(positions), TOGETHER):
+        own = np.arange(start, min(start + TOGETHER, len(positions)))
+        near = np.column_stack([own, around.first[own], around.second[own]])
+        smooth[own] = _mean(np.where(near >= 0, background[near], np.nan))
+    above = tiled(image).sample(positions) - background
     peak = max(np.nanmedian(above[around.side == side]) for side in (0, 1) if (around.side == side).any())
     if not peak > 0:
         return np.zeros(len(positions))

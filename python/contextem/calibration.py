@@ -117,7 +117,7 @@ def calibrate(columns: Columns, lattice_constant: float, sampling: float) -> Cal
     )
     scales, pairs, errors = [], [], []
     for number in np.unique(grain):
-        own = vectors[grain == number]
+        own = vectors if len(np.unique(grain)) == 1 else vectors[grain == number]
         if len(own) >= FEWEST:
             stretch, error = _stretch(own)
             scales.append(stretch / lattice_constant)
@@ -154,22 +154,26 @@ def _stretch(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 
     By least squares, those far off counting less (Huber); the six directions are those of a regular hexagon at first.
     """
-    length = np.hypot(*vectors.T)
-    angle = np.arctan2(vectors[:, 0], vectors[:, 1])
-    turn = np.angle(np.mean(np.exp(6j * angle))) / 6.0
-    affine = np.median(length) * np.eye(2)
+    turn = np.angle(np.mean(np.exp(6j * np.arctan2(vectors[:, 0], vectors[:, 1])))) / 6.0
+    affine = np.median(np.hypot(*vectors.T)) * np.eye(2)
     weight = np.ones(len(vectors))
     for _ in range(_ITERATIONS):
-        straight = vectors @ np.linalg.inv(affine).T
-        step = np.rint((np.arctan2(straight[:, 0], straight[:, 1]) - turn) / (np.pi / 3.0))
-        ideal = turn + step * (np.pi / 3.0)
-        unit = np.stack([np.sin(ideal), np.cos(ideal)], axis=1)
+        unit = _ideal(vectors @ np.linalg.inv(affine).T, turn)
         weighted = unit * weight[:, None]
         affine = np.linalg.solve(weighted.T @ unit, weighted.T @ vectors).T
-        miss = np.hypot(*(vectors - unit @ affine.T).T)
+        del weighted
+        miss = np.hypot(*np.subtract(vectors, fitted := unit @ affine.T, out=fitted).T)
         spread = np.median(miss) / np.sqrt(2.0 * np.log(2.0))  # per axis, of a Rayleigh distribution
         weight = np.minimum(1.0, _CLIPPED * spread / np.maximum(miss, 1e-12))
     # affine = V R: the rotation that `turn` has left belongs to the grain
     u, singular, _ = np.linalg.svd(affine)
     # every pair is seen from both of its ends
     return (u * singular) @ u.T, float(spread / np.sqrt(len(vectors) / 2.0))
+
+
+def _ideal(straight: NDArray[np.float64], turn: float) -> NDArray[np.float64]:
+    """Return the nearest of the six unit vectors of a hexagon, turned from columns to rows, for each vector (K, 2)."""
+    angle = np.arctan2(straight[:, 0], straight[:, 1])
+    step = np.rint((angle - turn) / (np.pi / 3.0))
+    angle = turn + step * (np.pi / 3.0)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=1)

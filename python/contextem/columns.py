@@ -17,7 +17,8 @@ from contextem.grains import Grain, find_grains
 from contextem.growth import FEWEST, SNAP
 from contextem.lattice import Frame, average_cells, find_frames, lattice_constant
 from contextem.micrograph import Micrograph
-from contextem.peaks import Image, Peaks, find_peaks, peak_response
+from contextem.peaks import Peaks, find_peaks, peak_response
+from contextem.tiles import TiledImage
 
 CLASSES = ("metal", "dopant", "X2", "single_vacancy", "double_vacancy")
 """Classes of a column, in the order of every table of probabilities."""
@@ -122,7 +123,11 @@ class Columns:
 
 
 def find_columns(
-    micrograph: Micrograph, context: HasLatticeConstant | None = None, *, tolerance: float = 0.1
+    micrograph: Micrograph,
+    context: HasLatticeConstant | None = None,
+    *,
+    tolerance: float = 0.1,
+    tile: int | None = None,
 ) -> Columns:
     """Find all atomic columns of a dark-field micrograph, those without a peak included.
 
@@ -140,6 +145,9 @@ def find_columns(
     tolerance : float
         Relative deviation of the lattice constant in the image from the one expected, as from a sampling that is off;
         0 < tolerance <= 0.2. The image is the better ruler: the lattice constant is measured within this range.
+    tile : int, optional
+        Rows of a large image that are worked on at once; it changes the memory needed, never the result. By default as
+        many as have about 2**24 pixels. An image in which noise hides single columns is worked on as a whole.
 
     Returns
     -------
@@ -183,7 +191,7 @@ def find_columns(
         f"micrograph: no lattice with a lattice constant of {shortest:.2f} to {longest:.2f} Å is seen at "
         f"{micrograph.sampling:.4g} Å/px; check the sampling and the host"
     )
-    image, frames = lattice_frames(micrograph, context, tolerance)
+    image, frames = lattice_frames(micrograph, context, tolerance, tile)
     if not frames or frames[0].quality < _LEAST_QUALITY:
         raise ValueError(unseen)
     a = lattice_constant(frames[0].basis)
@@ -193,7 +201,7 @@ def find_columns(
     clarity = _clarity(grains, peaks, response, SNAP * a)
     if clarity < _CLEAR:
         coarse = peak_response(image, a, width=_COARSE)
-        averaged = find_peaks(average_cells(coarse, frames[0].basis))
+        averaged = find_peaks(average_cells(coarse.whole(), frames[0].basis))
         grains = max(grains, find_grains(averaged, frames, coarse), key=lambda each: _explained(each, coarse))
     if not grains:
         raise ValueError(unseen)
@@ -209,35 +217,43 @@ def find_columns(
 
 
 def lattice_frames(
-    micrograph: Micrograph, context: HasLatticeConstant | None, tolerance: float = 0.1
-) -> tuple[NDArray[np.float32], list[Frame]]:
+    micrograph: Micrograph,
+    context: HasLatticeConstant | None,
+    tolerance: float = 0.1,
+    tile: int | None = None,
+) -> tuple[TiledImage, list[Frame]]:
     """Return the image of mean 0 and standard deviation 1, and the local lattices in it, the best first.
 
     Parameters
     ----------
-    micrograph, context, tolerance
+    micrograph, context, tolerance, tile
         As for `find_columns`.
 
     Returns
     -------
-    (H, W) float32, list of Frame
-        There may be none.
+    TiledImage, list of Frame
+        (H, W), float32; there may be no frames.
     """
     shortest, longest = _tolerated_range(context, tolerance)
     guess = float(np.sqrt(shortest * longest)) / micrograph.sampling
-    image = _standardised(micrograph.data)
+    image = _standardised(micrograph.data, tile)
     return image, find_frames(image, guess, float(np.sqrt(longest / shortest)) - 1)
 
 
-def _standardised(data: NDArray[Any]) -> NDArray[np.float32]:
+def _standardised(data: NDArray[Any], tile: int | None = None) -> TiledImage:
     """Image of mean 0 and standard deviation 1: truncated kernels do not cancel a large offset quite."""
     blocks = [slice(start, start + 64) for start in range(0, len(data), 64)]  # rows that stay in the cache
     mean = sum(float(np.sum(data[block], dtype=np.float64)) for block in blocks) / data.size
     variance = sum(float(np.sum(np.subtract(data[block], mean, dtype=np.float64) ** 2)) for block in blocks) / data.size
-    image = np.empty(data.shape, dtype=np.float32)
-    for block in blocks:
-        image[block] = np.subtract(data[block], mean, dtype=np.float64) * (1 / np.sqrt(variance))
-    return image
+
+    def make(first: int, last: int) -> NDArray[np.float32]:
+        rows = np.empty((last - first, data.shape[1]), dtype=np.float32)
+        for start in range(0, last - first, 64):
+            block = data[first + start : min(first + start + 64, last)]
+            rows[start : start + 64] = np.subtract(block, mean, dtype=np.float64) * (1 / np.sqrt(variance))
+        return rows
+
+    return TiledImage((data.shape[0], data.shape[1]), make, tile=tile)
 
 
 def _expected_range(context: HasLatticeConstant | None) -> tuple[float, float]:
@@ -315,7 +331,7 @@ def _numbered(parts: list[_Found]) -> NDArray[np.int64]:
     return np.where(count >= max(1, min(2 * FEWEST / 3, count.max())), rank, -1)[which]
 
 
-def _refined(image: NDArray[np.float32], parts: list[_Found], a: float) -> NDArray[np.float64]:
+def _refined(image: TiledImage, parts: list[_Found], a: float) -> NDArray[np.float64]:
     """Positions (N, 2) of the columns of all parts: fitted to the image where observed, less what overlaps."""
     start = np.concatenate([part.start for part in parts])
     observed = np.concatenate([part.observed for part in parts])
@@ -400,17 +416,19 @@ def _with_others(parts: list[_Found], grains: list[Grain], peaks: Peaks, a: floa
     ]
 
 
-def _explained(grains: list[Grain], response: Image) -> float:
+def _explained(grains: list[Grain], response: TiledImage) -> float:
     """Peak response summed over all columns: it averages to zero over sites put at random."""
     columns = np.concatenate([np.empty((0, 2)), *(grain.positions[grain.sublattice >= 0] for grain in grains)])
-    return float(_kernels.sample_image(response, columns).sum())
+    return float(response.sample(columns).sum())
 
 
-def _clarity(grains: list[Grain], peaks: Peaks, response: Image, reach: float) -> float:
+def _clarity(grains: list[Grain], peaks: Peaks, response: TiledImage, reach: float) -> float:
     """Response where its neighbours predict a column, over that of the peak found there; noise moves peaks off."""
     if not grains:
         return 0.0
     columns = np.concatenate([grain.positions[grain.sublattice >= 0] for grain in grains])
     snapped, weight = peaks.snap(columns, reach)
-    here, top = (_kernels.sample_image(response, where[weight > 0]).sum() for where in (columns, snapped))
+    met = weight > 0
+    values = response.sample(np.concatenate([columns[met], snapped[met]]))
+    here, top = (part.sum() for part in np.split(values, 2))
     return float(here / top) if top > 0 else 0.0

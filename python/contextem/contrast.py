@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import eval_legendre
 
-from contextem.neighbours import Neighbourhood
+from contextem.neighbours import TOGETHER, Neighbourhood
 from contextem.zernike import ZernikeBasis, rotation_invariants
 
 CENTRE = 0.15
@@ -106,40 +106,65 @@ def contrast_features(
     """
     if len(moments) == 0:
         return np.zeros((0, sum(contrast_blocks(basis).values())), np.float32)
+    invariants = np.asarray(rotation_invariants(np.asarray(moments, np.float32), basis), np.float32)
+    return contrast_of(invariants, complete, around, basis)
+
+
+def contrast_of(
+    invariants: NDArray[np.float32], complete: NDArray[np.bool_], around: Neighbourhood, basis: ZernikeBasis
+) -> NDArray[np.float32]:
+    """Turn the rotation invariants (N, J') of one micrograph's columns into contrast features.
+
+    Parameters and result as of `contrast_features`.
+    """
+    features = np.empty((len(invariants), sum(contrast_blocks(basis).values())), np.float32)
+    if len(features) == 0:
+        return features
     if not complete.any():
         raise ValueError(
             "positions: expected at least one column whose patch lies inside the image, "
-            f"got {len(moments)} at the border; use a larger field of view"
+            f"got {len(features)} at the border; use a larger field of view"
         )
-    moments = np.asarray(moments, np.float32)
     orders = invariant_orders(basis)
-    invariants = np.asarray(rotation_invariants(moments, basis), np.float32)
     radial = invariants[:, orders == 0]
     energy = np.sum(np.square(invariants[:, 1:]), axis=1)
     # m = 0 invariants, brightness of the middle, energy: what is asked of the neighbours
     table = np.column_stack([radial, radial @ _centre_weights(basis), energy])
-    wide = radial.shape[1]
 
     standard = table[complete].mean(axis=0)
+    for start in range(0, len(features), TOGETHER):
+        part = slice(start, start + TOGETHER)
+        features[part] = _compared(invariants[part], table, part, standard, around)
+    return features
+
+
+def _compared(
+    own: NDArray[np.float32],
+    table: NDArray[np.float32],
+    part: slice,
+    standard: NDArray[np.float32],
+    around: Neighbourhood,
+) -> NDArray[np.float32]:
+    """Features of a part of the columns, from their own invariants and what is asked of all columns, (N, wide + 2)."""
+    wide = table.shape[1] - 2
     means = {}
     quantiles = {}
-    for name, indices in (("same", around.same), ("other", around.other)):
+    for name, there in (("same", around.same[part]), ("other", around.other[part])):
         # where there are too few, the nearest stands for the missing
-        indices = np.where(indices < 0, indices[:, :1], indices)
+        indices = np.where(there < 0, there[:, :1], there)
         values = np.where((indices >= 0)[..., None], table[indices], standard)
         means[name] = values.mean(axis=1)
         places = np.rint(np.array(QUANTILES) * (indices.shape[1] - 1)).astype(int)
         quantiles[name] = np.sort(values[:, :, wide], axis=1)[:, places]
     shells = {}
-    for name, indices, sublattice in (("first", around.first, "other"), ("second", around.second, "same")):
-        shells[name] = np.where((indices >= 0)[..., None], table[indices], means[sublattice][:, None])
+    for name, near, sublattice in (("first", around.first[part], "other"), ("second", around.second[part], "same")):
+        shells[name] = np.where((near >= 0)[..., None], table[near], means[sublattice][:, None])
 
     level = 0.5 * (means["same"][:, :1] + means["other"][:, :1])
     # the middle of a constant patch is as bright as its mean
     floor = np.finfo(np.float32).tiny
     contrast = np.sqrt(np.maximum(0.5 * (means["same"][:, -1:] + means["other"][:, -1:]), floor))
-    invariants[:, :1] -= level
-    blocks = [invariants, table[:, wide : wide + 1] - level]
+    blocks = [own[:, :1] - level, own[:, 1:], table[part, wide : wide + 1] - level]
     for name in ("first", "second"):
         shell = shells[name]
         mean = shell[:, :, :wide].mean(axis=1)

@@ -26,6 +26,7 @@ from contextem.micrograph import Detector, Micrograph
 from contextem.model import Model, Prediction
 from contextem.responses import ANGLE_RANGES, DETECTOR_ANGLES
 from contextem.sites import METAL_SITE
+from contextem.tiles import pixels
 
 CHECKED_COLUMNS = 300
 """Columns by which the context is checked against the image."""
@@ -91,6 +92,7 @@ def gather(
     *,
     by_image: bool | None = None,
     device: str | None = None,
+    tile: int | None = None,
 ) -> Evidence:
     """Measure the columns of a micrograph and let the model judge them.
 
@@ -110,6 +112,8 @@ def gather(
         Whether collection angles are taken from the image: by default where none are stated.
     device : str, optional
         A torch device.
+    tile : int, optional
+        As for `contextem.find_columns`.
 
     Returns
     -------
@@ -123,7 +127,7 @@ def gather(
     nominal = model.context_features(context)  # asks for what is missing before anything is measured
     assert context.detector is not None
     with stage("moments"):
-        measured = measure(micrograph, columns, context.lattice_constant, model.config, calibration.scale)
+        measured = measure(micrograph, columns, context.lattice_constant, model.config, calibration.scale, tile=tile)
 
     def predict(vector: NDArray[np.float32]) -> Prediction:
         with stage("classifier"):
@@ -144,7 +148,7 @@ def gather(
         angles = tuple((each, 1.0) for each in explaining[:1])
     with stage("context check"):
         better = better_context(
-            measured.contrast[measured.complete],
+            _some(measured),
             context,
             model,
             _other_angles(micrograph, columns, measured, context, model),
@@ -159,8 +163,14 @@ def gather(
         )
     elif estimates and not used:
         warnings = _misfit_of_angles(context, estimates[0])
-    carbon = haze(micrograph.as_float("float32"), columns.positions, measured.around)
+    carbon = haze(pixels(micrograph.data), columns.positions, measured.around)
     return Evidence(context, prediction, measured, carbon, angles, used, better, warnings)
+
+
+def _some(measured: Measured) -> NDArray[np.float32]:
+    """Features of complete columns all over the image, by which the context is checked."""
+    complete = np.flatnonzero(measured.complete)
+    return measured.contrast[complete[:: -(-len(complete) // CHECKED_COLUMNS) or 1]]
 
 
 def reads_angles(model: Model) -> bool:

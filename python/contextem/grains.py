@@ -6,7 +6,6 @@ an empty chalcogen site, a double vacancy, from a hollow one; so the cosets are 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from contextem import _kernels
 from contextem.growth import FEWEST, SUPPORT, Bools, Ints, Sites, best_seed, grow
 from contextem.lattice import Frame, lattice_constant
 from contextem.peaks import Floats, Image, Peaks
+from contextem.tiles import TiledImage, tiled
 
 CONTRAST = 0.4
 """Least contrast between the sublattices round a site of the lattice, over that in the best parts of the grain."""
@@ -79,18 +79,25 @@ class _Cosets:
         self.own = [counts & (self.coset == k) for k in range(3)]
         extent = self.index.max(axis=0) + 1
         self.place = np.ravel_multi_index(tuple(self.index.T), extent)
-        self.boards = np.zeros((9, *extent))  # coset and power of the value
-        for board, (sites, power) in zip(self.boards, itertools.product(self.own, range(3)), strict=True):
-            board.ravel()[self.place[sites]] = value[sites] ** power
+        self.extent = (int(extent[0]), int(extent[1]))
 
     def local(self, width: float) -> tuple[Floats, Floats]:
         """Means and their squared standard errors in Gaussian neighbourhoods, (3, S) each."""
-        blurred = _kernels.blur_boards(self.boards, width).reshape(3, 3, -1)
-        mass, first, second = (blurred[:, power].take(self.place, axis=1) for power in range(3))
-        mass = np.maximum(mass, 1e-6)
-        mean = first / mass
-        error2 = np.maximum(second / mass - mean**2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
+        mean, error2 = np.empty((2, 3, len(self.value)))
+        for coset, sites in enumerate(self.own):
+            blurred = _kernels.blur_boards(self._boards(sites), width)
+            mass, first, second = (board.ravel().take(self.place) for board in blurred)
+            mass = np.maximum(mass, 1e-6)
+            mean[coset] = first / mass
+            error2[coset] = np.maximum(second / mass - mean[coset] ** 2, 0) / np.maximum(mass * 4 * np.pi * width**2, 1)
         return mean, error2
+
+    def _boards(self, sites: Bools) -> Floats:
+        """Powers 0 to 2 of the value at the sites (S,), each in its place on a board of its own."""
+        boards = np.zeros((3, *self.extent))
+        for power, board in enumerate(boards):
+            board.ravel()[self.place[sites]] = self.value[sites] ** power
+        return boards
 
     def hollow(self) -> Ints:
         """Darkest coset round each site, (S,), from the smallest neighbourhood that tells.
@@ -100,17 +107,21 @@ class _Cosets:
         """
         whole = [self.value[sites].mean() if sites.any() else 0.0 for sites in self.own]
         hollow = np.full(len(self.value), int(np.argmin(whole)))
-        every = np.arange(len(self.value))
         for width in _WIDTHS:
-            mean, error2 = self.local(width)
-            a, b, c = mean
-            darkest = np.where(a <= b, np.where(a <= c, 0, 2), np.where(b <= c, 1, 2))
-            brightest = np.where(c >= b, np.where(c >= a, 2, 0), np.where(b >= a, 1, 0))
-            second = 3 - darkest - brightest
-            gap = mean[second, every] - mean[darkest, every]
-            sure = gap > 5 * np.sqrt(error2[second, every] + error2[darkest, every])
+            darkest, sure = self._darkest(width)
             hollow = np.where(sure, darkest, hollow)
         return self._sharpen(hollow)
+
+    def _darkest(self, width: float) -> tuple[Ints, Bools]:
+        """Darkest coset in the neighbourhood of each site, (S,), and whether it differs from the second darkest."""
+        mean, error2 = self.local(width)
+        a, b, c = mean
+        darkest = np.where(a <= b, np.where(a <= c, 0, 2), np.where(b <= c, 1, 2))
+        brightest = np.where(c >= b, np.where(c >= a, 2, 0), np.where(b >= a, 1, 0))
+        second = 3 - darkest - brightest
+        every = np.arange(len(self.value))
+        gap = mean[second, every] - mean[darkest, every]
+        return darkest, gap > 5 * np.sqrt(error2[second, every] + error2[darkest, every])
 
     def bright(self, hollow: Ints) -> Ints:
         """Brighter atomic coset at each site, (S,): that whose mean over all sites of the same hollow one is larger.
@@ -130,7 +141,7 @@ class _Cosets:
         lead = mean[brighter, every] - mean[darker, every]
         error = np.sqrt(error2[brighter, every] + error2[darker, every])
         half = np.median(abs(lead)) / 2
-        board = np.zeros(self.boards.shape[1:])
+        board = np.zeros(self.extent)
         board.ravel()[self.place] = lead
         parts, count = ndimage.label(board < 0)
         part = parts.ravel()[self.place]
@@ -164,16 +175,15 @@ class _Cosets:
         return np.where(decides, np.where(occupied, other, self.coset), hollow)
 
 
-def _judge(sites: Sites, response: Image) -> Grain:
+def _judge(sites: Sites, response: TiledImage) -> Grain:
     """Keep the sites on the lattice and tell their sublattices."""
-    value = _kernels.sample_image(response, sites.positions)
+    value = response.sample(sites.positions)
     supported = sites.support >= SUPPORT
     if not supported.any():
         nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
         return Grain(np.zeros((0, 2)), none, nothing, nothing, nothing, none)
     cosets = _Cosets(sites.indices, value, supported)
-    mean, _ = cosets.local(_WIDTHS[-1])
-    contrast = np.ptp(mean, axis=0)
+    contrast = np.ptp(cosets.local(_WIDTHS[-1])[0], axis=0)
     sound = supported & (contrast >= CONTRAST * np.percentile(contrast[supported], 90))
     cosets = _Cosets(sites.indices[sound], value[sound], np.ones(np.count_nonzero(sound), dtype=bool))
     hollow = cosets.hollow()
@@ -213,12 +223,13 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grai
     list of Grain
         Without overlap; may be empty.
     """
+    response = tiled(response)
     a = lattice_constant(frames[0].basis)
     bright = np.flatnonzero(peaks.strength > 0.5)
     if len(bright) < 8:
         return []
     positions = peaks.positions[bright]
-    _, near = _kernels.Points(positions).nearest(positions, 8, 0)
+    near = _kernels.Points(positions).nearest(positions, 8, 0)[1]
     left = np.ones(len(bright), dtype=bool)
     hopeful = np.arange(len(bright))  # left, and among others that are
     grains: list[Grain] = []
@@ -235,7 +246,7 @@ def find_grains(peaks: Peaks, frames: list[Frame], response: Image) -> list[Grai
         seed, weight = seeds[best]
         if weight < 4:
             continue
-        grain = _judge(grow(peaks, seed, frame.basis @ shears[best], (response.shape[0], response.shape[1])), response)
+        grain = _judge(grow(peaks, seed, frame.basis @ shears[best], response.shape), response)
         if len(grain) < FEWEST:
             continue
         points = _kernels.Points(grain.positions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy import fft
 
 from contextem import _kernels
 from contextem._threads import thread_count
+from contextem.tiles import TiledImage, tiled
 
 Floats = NDArray[np.float64]
 Image = NDArray[Any]
@@ -48,7 +50,7 @@ def lattice_constant(basis: Floats) -> float:
     return float(np.sqrt(2 * np.sqrt(3) * abs(np.linalg.det(basis))))
 
 
-def find_frames(image: Image, expected: float, tolerance: float) -> list[Frame]:
+def find_frames(image: Image | TiledImage, expected: float, tolerance: float) -> list[Frame]:
     """Local site lattices from the power spectra of overlapping tiles, best first.
 
     Parameters
@@ -75,27 +77,49 @@ def find_frames(image: Image, expected: float, tolerance: float) -> list[Frame]:
     radius = ideal * np.exp(np.linspace(-reach, reach, int(reach * 200) | 1))
     angle = np.deg2rad(np.arange(0, 60, 1.0))
     corners = np.array(list(itertools.product(*starts)))
-    spectra, varies = _Spectra.of_tiles(image, corners, side, float(np.sqrt(3) * radius[-1]))
+    limit = float(np.sqrt(3) * radius[-1])
+    source = tiled(image)
+    parts = _parts(corners[:, 0], int(side[0]), source.tile)
+
+    @lru_cache(maxsize=1)  # those of a large image, in several parts, are computed twice and not kept
+    def spectra(number: int) -> tuple[_Spectra, NDArray[np.bool_]]:
+        own = corners[parts[number]]
+        rows = source.rows(int(own[0, 0]), int(own[-1, 0] + side[0]))
+        return _Spectra.of_tiles(rows, own - [own[0, 0], 0], side, limit)
+
+    tops, turns = np.empty((len(corners), len(radius))), np.empty((len(corners), len(radius)), np.int64)
+    for number, part in enumerate(parts):
+        spectrum, seen = spectra(number)
+        scores = spectrum.scores(radius, angle)
+        turns[part] = scores.argmax(axis=2)
+        tops[part] = np.where(seen[:, None], scores.max(axis=2), -np.inf)  # others are masked or saturated
+    varies = tops.max(axis=1) > -np.inf
     if not varies.any():
         return []
-    scores = spectra.scores(radius, angle)
-    scores[~varies] = -np.inf  # masked or saturated
-    tops = scores.max(axis=2)  # (n, R)
     strongest = np.argsort(tops.max(axis=1), kind="stable")[len(tops) - (np.count_nonzero(varies) + 1) // 2 :]
     scale = int(np.argmax(tops[strongest].sum(axis=0)))
     if scale in (0, len(radius) - 1):  # the flank of something beyond
         return []
-    scores[:, abs(radius / radius[scale] - 1) >= 0.04] = -np.inf
-    flat = scores.reshape(len(scores), -1)
-    best = np.argmax(flat, axis=1)
-    quality = flat[np.arange(len(flat)), best]
-    k, m = np.unravel_index(best, scores.shape[1:])
-    bases = spectra.bases(radius[k], angle[m])
+    tops[:, abs(radius / radius[scale] - 1) >= 0.04] = -np.inf
+    best = np.argmax(tops, axis=1)
+    quality, turn = (np.take_along_axis(table, best[:, None], 1)[:, 0] for table in (tops, turns))
+    bases = np.empty((len(corners), 2, 2))
+    for number, part in reversed(list(enumerate(parts))):
+        bases[part] = spectra(number)[0].bases(radius[best[part]], angle[turn[part]])
     frames = []
     for tile in np.flatnonzero(varies):
         if abs(np.log(lattice_constant(bases[tile]) / expected)) <= reach:
             frames.append(Frame(corners[tile] + (side - 1) / 2, bases[tile], float(quality[tile])))
     return sorted(frames, key=lambda frame: -frame.quality)
+
+
+def _parts(tops: NDArray[np.int64], height: int, most: int) -> list[slice]:
+    """Split tiles of a height, sorted by their first rows (n,), where they would reach over more than so many rows."""
+    starts = [0]
+    for number in np.flatnonzero(np.diff(tops)) + 1:
+        if tops[number] + height - tops[starts[-1]] > most:
+            starts.append(int(number))
+    return [slice(*ends) for ends in itertools.pairwise([*starts, len(tops)])]
 
 
 @dataclass(frozen=True, eq=False)

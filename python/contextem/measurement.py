@@ -8,13 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem import _kernels
 from contextem.attention import ModelConfig
 from contextem.columns import Columns
-from contextem.contrast import contrast_features
+from contextem.contrast import contrast_of, invariant_orders
 from contextem.micrograph import Micrograph
-from contextem.moments import column_moments
 from contextem.neighbours import Neighbourhood, neighbourhood
-from contextem.patches import antialias, patch_complete
+from contextem.patches import antialias, blur_radius, patch_complete
+from contextem.tiles import TiledImage, pixels
+from contextem.zernike import ZernikeBasis, rotation_invariants
 
 
 class Measured(NamedTuple):
@@ -41,6 +43,8 @@ def measure(
     lattice_constant: float,
     config: ModelConfig,
     scale: NDArray[np.float64] | None = None,
+    *,
+    tile: int | None = None,
 ) -> Measured:
     """Measure the columns of a micrograph as a model needs them.
 
@@ -57,6 +61,8 @@ def measure(
     scale : (2, 2) float64, optional
         px/Å along (row, column), as `contextem.calibration.calibrate` measures it: patches are round in the specimen,
         and resampled there, not the image.  By default that of the micrograph's sampling.
+    tile : int, optional
+        As for `contextem.find_columns`.
 
     Returns
     -------
@@ -77,12 +83,32 @@ def measure(
         )
     scale = np.eye(2) / micrograph.sampling if scale is None else scale
     sample = scale * config.patch_step(lattice_constant)
-    image = antialias(micrograph.as_float("float32"), float(np.sqrt(np.linalg.det(sample))))
-    complete = patch_complete(image.shape, columns.positions, config.size, scale=sample)
-    # Beyond the border the image is mirrored: zeros there would tell the classifier the offset of the detector.
-    margin = min(ceil(np.abs(sample).sum(axis=1).max() * config.size / 2) + 1, *image.shape)
-    mirrored = np.pad(image, margin, mode="symmetric")
-    moments = column_moments(mirrored, columns.positions + margin, config.basis, scale=sample)
+    complete = patch_complete(micrograph.shape, columns.positions, config.size, scale=sample)
+    invariants = _invariants(pixels(micrograph.data, tile), columns.positions, config.basis, sample)
     in_specimen = columns.positions @ np.linalg.inv(scale).T  # Å
     around = neighbourhood(in_specimen, columns.sublattice, complete, lattice_constant, columns.grain)
-    return Measured(contrast_features(moments, complete, around, config.basis), complete, around)
+    return Measured(contrast_of(invariants, complete, around, config.basis), complete, around)
+
+
+def _invariants(
+    image: TiledImage, positions: NDArray[np.float64], basis: ZernikeBasis, sample: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Rotation invariants (N, J') of the patches around positions (N, 2), with steps of `sample` (2, 2) px."""
+    step = float(np.sqrt(np.linalg.det(sample)))
+    smooth = image.filtered(lambda part: antialias(part, step), blur_radius(step))
+    # Beyond the border the image is mirrored: zeros there would tell the classifier the offset of the detector.
+    height = image.shape[0]
+    half = ceil(np.abs(sample).sum(axis=1).max() * basis.size / 2) + 1
+    margin = min(half, *image.shape)
+    reach = half + 1  # of patches, from the rows of a tile
+    invariants = np.empty((len(positions), len(invariant_orders(basis))), np.float32)
+    for first, last, own in image.by_tile(positions):
+        before, after = max(0, min(margin, reach - first)), max(0, min(margin, last + reach - height))
+        top = min(max(0, first - reach), height - after)
+        rows = smooth.rows(top, max(min(height, last + reach), before))
+        band = np.pad(rows, ((before, after), (margin, margin)), mode="symmetric")
+        moments = _kernels.band_moments(
+            band, top - before + margin, height + 2 * margin, positions[own] + margin, basis.table, sample
+        )
+        invariants[own] = rotation_invariants(moments, basis)
+    return invariants

@@ -53,6 +53,8 @@ SQUARE_PIXELS = 0.005
 DARK_FIELDS = {"HAADF": 60.0, "MAADF": 40.0, "LAADF": 5.0}
 """Inner collection angle from which on a dark field is called so, mrad; none is believed to begin below the last."""
 
+_BLOCK = 256  # rows that are checked at once
+
 PARTS = ("signal", "frame", "frames")
 """What of a file a micrograph may be: an image, one of a series, or the mean of a number of them."""
 
@@ -117,7 +119,7 @@ class Micrograph:
     ----------
     data : ndarray, shape (H, W)
         Pixels: finite real numbers, not all alike.  Kept in the dtype given and not copied, save that the byte order of
-        the machine replaces the other one.
+        the machine replaces the other one.  A `numpy.memmap` stays in its file.
     sampling : float
         Å/px, the same along rows and columns.
     energy : float, optional
@@ -230,6 +232,9 @@ def read(
     Sampling, beam energy, name and collection angles of the detector are taken from the file where it holds credible
     ones.  What the caller gives takes precedence; to a detector given by name alone the file adds the angles, unless it
     names another one.
+
+    The pixels of an npy, mrc or tif file of 256 MB or more, where they are not compressed, are not read but mapped:
+    they stay in the file, which must be left as it is while the micrograph is in use.
 
     Parameters
     ----------
@@ -660,9 +665,14 @@ def _check_data(data: NDArray[Any]) -> NDArray[Any]:
         )
     if data.ndim < 2 or 0 in data.shape:
         raise ValueError(f"data: expected one image of shape (H, W), got shape {data.shape}")
-    bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+    bad, low, high = 0, data[0, 0], data[0, 0]
+    for start in range(0, len(data), _BLOCK):  # of an image that is mapped from a file the rest may stay there
+        block = data[start : start + _BLOCK]
+        if data.dtype.kind == "f":
+            bad += block.size - int(np.count_nonzero(np.isfinite(block)))
+        low, high = min(low, block.min()), max(high, block.max())
     if bad:
         raise ValueError(f"data: expected finite pixels, got {bad} NaN or infinite ones, replace or crop them")
-    if data.min() == data.max():
+    if low == high:
         raise ValueError(f"data: expected an image with contrast, got {data.flat[0]} in every pixel")
     return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))

@@ -6,6 +6,7 @@ a away.  Which of the two is the metal the geometry cannot tell; that is left to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,9 @@ SURROUNDINGS = 30
 SECOND_NEIGHBOURS = 1.3
 """Lattice constants within which the six next nearest columns stand."""
 
+TOGETHER = 2**15
+"""Columns whose neighbours are looked for at once: what is found of these is a kilobyte a column."""
+
 _FIRST = 0.85  # the same for the three nearest
 
 
@@ -35,7 +39,7 @@ class Neighbourhood:
         Nearest columns, on the other sublattice.
     second : (N, 6) int64
         Next nearest columns, on the same sublattice.
-    same, other : (N, K) int64
+    same, other : (N, K) int32
         Complete columns of the same and of the other sublattice, the nearest first, the column itself left out; K is at
         most `SURROUNDINGS`, and at least 1.
     side : (N,) int8
@@ -46,8 +50,8 @@ class Neighbourhood:
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
-    same: NDArray[np.int64]
-    other: NDArray[np.int64]
+    same: NDArray[np.int32]
+    other: NDArray[np.int32]
     side: NDArray[np.int8]
     grain: NDArray[np.int32]
 
@@ -97,30 +101,36 @@ def neighbourhood(
     n = len(positions)
     first, second = np.full((n, 3), -1), np.full((n, 6), -1)
     wide = max(1, min(SURROUNDINGS, *(int((complete & (sides == side)).sum()) for side in (0, 1))))
-    same, other = np.full((n, wide), -1), np.full((n, wide), -1)
-    workers = thread_count()
-    everyone = cKDTree(positions)
-    distance, index = everyone.query(positions, k=np.arange(1, 12), workers=workers)  # the column itself among them
-    for side in (0, 1):
-        mine = np.flatnonzero(sides == side)
-        if len(mine) == 0:
-            continue
-        near = index[mine]
+    same, other = np.full((n, wide), -1, np.int32), np.full((n, wide), -1, np.int32)
+    workers, everyone = thread_count(), cKDTree(positions)
+    members = [np.flatnonzero(complete & (sides == side)) for side in (0, 1)]
+    trees = [cKDTree(positions[each]) for each in members]
+    for mine in _together(sides):
+        side = int(sides[mine[0]])
+        distance, near = everyone.query(
+            positions[mine], k=np.arange(1, 12), workers=workers
+        )  # the column itself among them
         there = (near < n) & (near != mine[:, None])
         opposite = there & (sides[np.where(there, near, 0)] != side)
-        first[mine] = _leading(near, opposite & (distance[mine] < _FIRST * lattice_constant), 3)
-        second[mine] = _leading(near, there & ~opposite & (distance[mine] < SECOND_NEIGHBOURS * lattice_constant), 6)
+        first[mine] = _leading(near, opposite & (distance < _FIRST * lattice_constant), 3)
+        second[mine] = _leading(near, there & ~opposite & (distance < SECOND_NEIGHBOURS * lattice_constant), 6)
         for table, theirs in ((same, side), (other, 1 - side)):
-            members = np.flatnonzero(complete & (sides == theirs))
-            if len(members) == 0:
+            if len(members[theirs]) == 0:
                 continue
-            count = np.arange(1, wide + 2)
-            _, found = cKDTree(positions[members]).query(positions[mine], k=count, workers=workers)
-            indices = np.append(members, -1)[found]
+            _, found = trees[theirs].query(positions[mine], k=np.arange(1, wide + 2), workers=workers)
+            indices = np.append(members[theirs], -1)[found]
             # whether the column itself came before
             past = np.logical_or.accumulate(indices[:, :-1] == mine[:, None], axis=1)
             table[mine] = np.where(past, indices[:, 1:], indices[:, :-1])
     return Neighbourhood(first, second, same, other, sides, np.zeros(n, np.int32) if grain is None else grain)
+
+
+def _together(sides: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
+    """Yield the numbers of columns of one sublattice, `TOGETHER` at a time."""
+    for side in (0, 1):
+        mine = np.flatnonzero(sides == side)
+        for start in range(0, len(mine), TOGETHER):
+            yield mine[start : start + TOGETHER]
 
 
 def two_sublattices(

@@ -153,5 +153,20 @@ def antialias(image: NDArray[Any], scale: float) -> NDArray[Any]:
         raise ValueError(f"scale: expected a positive number, got {scale!r}")
     if scale <= 1:
         return image
-    smooth: NDArray[Any] = ndimage.gaussian_filter(image, 0.5 * np.sqrt(scale * scale - 1), mode="nearest")
+    smooth: NDArray[Any] = ndimage.gaussian_filter(image, _blur(scale), mode="nearest", radius=blur_radius(scale))
     return smooth
+
+
+def blur_radius(scale: float) -> int:
+    """Return by how many pixels on either side `antialias` mixes: four standard deviations.
+
+    Examples
+    --------
+    >>> blur_radius(1.0), blur_radius(2.0)
+    (0, 3)
+    """
+    return int(4.0 * _blur(scale) + 0.5)
+
+
+def _blur(scale: float) -> float:
+    return 0.5 * float(np.sqrt(max(scale * scale - 1.0, 0.0)))

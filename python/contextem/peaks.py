@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem import _kernels
+from contextem.tiles import TiledImage, tiled
 
 Floats = NDArray[np.float64]
-Image = NDArray[Any]
+Image = NDArray[Any] | TiledImage
 
 _NEIGHBOURS = 24  # peaks whose heights a peak's strength is measured by
 
@@ -42,7 +43,7 @@ class Peaks:
         return self.points.snap(self.strength, sites, reach, 0)
 
 
-def peak_response(image: Image, lattice_constant: float, width: float = 0.12) -> Image:
+def peak_response(image: Image, lattice_constant: float, width: float = 0.12) -> TiledImage:
     """Minus the scale-normalised Laplacian of the Gaussian-blurred image: columns are positive, the mean is about zero.
 
     Parameters
@@ -56,9 +57,11 @@ def peak_response(image: Image, lattice_constant: float, width: float = 0.12) ->
 
     Returns
     -------
-    (H, W) array of the image's dtype
+    TiledImage
+        (H, W), of the image's dtype.
     """
-    return _kernels.peak_response(image, max(width * lattice_constant, 0.8))
+    sigma = max(width * lattice_constant, 0.8)
+    return tiled(image).filtered(lambda part: _kernels.peak_response(part, sigma), int(4 * sigma + 0.5))
 
 
 def find_peaks(response: Image) -> Peaks:
@@ -73,7 +76,12 @@ def find_peaks(response: Image) -> Peaks:
     -------
     Peaks
     """
-    positions, height = _kernels.local_maxima(response)
+    response = tiled(response)
+    found = []
+    for first, last in response.tiles():
+        top = max(0, first - 1)
+        found.append(_kernels.local_maxima(response.rows(top, min(response.shape[0], last + 1)), top=top))
+    positions, height = (np.concatenate(part) for part in zip(*found, strict=True))
     if not len(height):
         return Peaks(positions, height)
     level = _kernels.Points(positions).levels(height, min(_NEIGHBOURS, len(height)), 85.0, 0)

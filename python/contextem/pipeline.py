@@ -43,6 +43,7 @@ def classify(
     model: Model | None = None,
     device: str | None = None,
     estimate_angles: bool | None = None,
+    tile: int | None = None,
 ) -> Classification:
     """Classify every atomic column of a micrograph.
 
@@ -61,6 +62,9 @@ def classify(
         A torch device for the classifier.
     estimate_angles : bool, optional
         Whether collection angles are taken from the image, see `contextem.angles`; by default where none are stated.
+    tile : int, optional
+        Rows of a large image that are worked on at once, as for `find_columns`; it never changes the result. Series and
+        several detectors are put together as whole images.
 
     Returns
     -------
@@ -101,11 +105,11 @@ def classify(
     images, contexts = average_by_detector(given, contexts)
     own = columns is not None
     with stage("columns"):
-        columns = _find(images, context) if columns is None else columns
+        columns = _find(images, context, tile) if columns is None else columns
     with stage("calibration"):
         calibration = calibrate(columns, context.lattice_constant, images[0].sampling)
     told = [
-        gather(image, columns, calibration, each, model, by_image=estimate_angles, device=device)
+        gather(image, columns, calibration, each, model, by_image=estimate_angles, device=device, tile=tile)
         for image, each in zip(images, contexts, strict=True)
     ]
     prediction = combine([each.prediction for each in told])
@@ -154,10 +158,10 @@ def classify(
     )
 
 
-def _find(images: Sequence[Micrograph], context: Context) -> Columns:
+def _find(images: Sequence[Micrograph], context: Context, tile: int | None) -> Columns:
     """Find columns; where there are none the spectrum may tell why."""
     try:
-        return find_columns(superimpose(images), context)
+        return find_columns(superimpose(images), context, tile=tile)
     except ValueError:
         _check_spectrum(images[0], context)
         raise

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem.columns import CLASSES
+from contextem.neighbours import TOGETHER
 
 METAL_SITE = np.array([name in ("metal", "dopant") for name in CLASSES])
 """Which classes stand on metal sites."""
@@ -81,10 +82,12 @@ def common_odds(
     """
     odds = site_odds(probabilities)
     total, count = odds.copy(), np.ones(len(odds))
-    for indices, sign in ((same, 1.0), (other, -1.0)):
-        there = indices >= 0
-        total += sign * np.where(there, odds[indices], 0.0).sum(axis=1)
-        count += there.sum(axis=1)
+    for start in range(0, len(odds), TOGETHER):
+        part = slice(start, start + TOGETHER)
+        for indices, sign in ((same[part], 1.0), (other[part], -1.0)):
+            there = indices >= 0
+            total[part] += sign * np.where(there, odds[indices], 0.0).sum(axis=1)
+            count[part] += there.sum(axis=1)
     return np.asarray(total / count)
 
 

@@ -23,7 +23,9 @@ struct Maxima {
 // Pixels above 0 and no lower than the eight round them, each moved by at most half a pixel to the top of the quadratic
 // through these nine. Every pixel of a plateau is one; pixels of the border are none.
 template <class T>
-Maxima local_maxima(const ImageView<T>& response, int n_threads);
+Maxima local_maxima(const ImageView<T>& response,  // (rows, columns), from a row of a larger image on
+                    Index top,                     // that row: positions are those in the larger image
+                    int n_threads);
 
 // Percentile (linear between order statistics) of the heights of the k points nearest to each point, itself included.
 void local_levels(const PointGrid& grid, const PositionsView& points, const double* heights, Index k, double percentile,

@@ -2,12 +2,19 @@
 // all others.
 #pragma once
 
+#include <functional>
+
 #include "contextem/view.hpp"
 
 namespace contextem {
 
 constexpr Index n_overlapping = 14;  // columns that the fit of one takes away: the nearest ones
 constexpr Index step_values = 6;     // of a column: row, column, amplitude, background, two sums for the width
+
+// An image that is made band by band: calling it with rows [first, last) gives a view of the whole image of which only
+// these are there to be read, until the next call.
+template <class T>
+using BandSource = std::function<ImageView<T>(Index first, Index last)>;
 
 // A superposition of Gaussians and the windows in which it is fitted.
 struct ColumnModel {
@@ -23,8 +30,11 @@ struct ColumnModel {
 };
 
 // Moves columns to where the superposition fits the image best; returns the common width of the Gaussians, px.
+// In each of the rounds the columns are taken band by band, and see the image of the band and half a window around it.
 template <class T>
-double refine_columns(const ImageView<T>& image,     // (rows, columns)
+double refine_columns(const BandSource<T>& image,    // (rows, columns)
+                      Index rows,
+                      Index tile,                    // rows of a band; the result does not depend on it
                       const PositionsView& start,    // (N, 2)
                       const unsigned char* movable,  // (N) the others stay, and are taken away from their neighbours
                       double sigma,                  // first guess of the width, px
