@@ -142,5 +142,6 @@ def test_sixteen_gibibytes_in_two(tmp_path):
 def test_what_is_to_be_known_of_a_scan_is_among_the_warnings(folder, tmp_path):
     result = run(folder / "scan.npy", "-o", tmp_path, "--annulus", "HAADF", 70, 210)
     assert result.exit_code == 0, result.output
-    (row,) = csv.DictReader((tmp_path / "micrographs.csv").open(newline=""))
+    with (tmp_path / "micrographs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
     assert "of the annulus of HAADF (70 to 210 mrad) is on the detector, the rest is not counted" in row["warnings"]

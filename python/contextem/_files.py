@@ -344,7 +344,7 @@ def _load_all(path: Path, lazy: bool) -> list[Recording]:
     # The reader of tif files never closes one that is read lazily.
     options = {"lazy": lazy and suffix not in (".tif", ".tiff")} | (_emd_options(path) if suffix == ".emd" else {})
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
-    if suffix in (".tif", ".tiff", ".mrc") and (lazy or _is_large(path)):
+    if suffix in (".tif", ".tiff", ".mrc") and _is_large(path):
         signals = _mapped(path, reader)
     recordings = [_to_recording(signal, path.name) for signal in signals or reader(str(path), **options)]
     if not recordings and suffix == ".emi":

@@ -371,7 +371,7 @@ def _page_locked(shape: Any, dtype: Any) -> NDArray[Any]:
 
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
-    memory: NDArray[Any] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    memory = np.asarray(torch.empty(size, dtype=torch.uint8, pin_memory=True))
     return memory.view(dtype).reshape(shape)
 
 
