@@ -1,9 +1,9 @@
 // The kernels of the virtual detectors, compiled once per instruction set (see CMakeLists.txt); all but the last
 // function is local.
 //
-// A pattern is summed zone by zone, a zone window by window: two loops without a branch, so that the short runs of a
-// thin ring cost no mispredicted one. Each window asks for one of the next pattern, these in the order of the memory:
-// it delivers twice as fast as when asked zone by zone. Threads own ranges of patterns, or of pixels.
+// A pattern is summed band by band, a band zone by zone, a zone window by window: two loops without a branch, so that
+// the short runs of a thin ring cost no mispredicted one. Each window asks for one of the band after, those in the order
+// of the memory: it delivers twice as fast as when asked zone by zone. Threads own ranges of patterns, or of pixels.
 #include "virtual_detector_kernels.hpp"
 
 #include "simd.hpp"
@@ -11,7 +11,7 @@
 namespace contextem {
 namespace {
 
-// An integer twice as wide, and the one without a sign.
+// An integer twice as wide.
 template <class T>
 struct Twice;
 template <>
