@@ -3,8 +3,8 @@
     I_d(s) = sum over pixels k of P(s, k)    where    inner_d <= a |k - c| < outer_d
 
 P(s, k) is the pattern at position s of the scan, c the centre of the undiffracted beam, a the angular sampling in
-mrad/px.  Patterns stream from the file through buffers of fixed size: while one block is read another one is summed.
-Each sum is that of one pattern, so that block size and number of threads leave no trace in the image.
+mrad/px.  Patterns stream from the file through buffers of fixed size, which stay in the cache between reading and
+summing.  Each sum is that of one pattern, so that block size and number of threads leave no trace in the image.
 
 Ophus, "Four-Dimensional Scanning Transmission Electron Microscopy (4D-STEM): From Scanning Nanodiffraction to
 Ptychography and Beyond", https://doi.org/10.1017/S1431927619000497.
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from contextem._arrays import PIXEL_TYPES
 from contextem._files import ReadError
+from contextem._threads import thread_count
 from contextem.diffraction import BLOCK, DiffractionScan
 from contextem.geometry import Geometry, find_geometry, share_on_detector
 from contextem.micrograph import Detector, Micrograph
@@ -37,7 +38,6 @@ MEMORY = 512 * 2**20
 
 _SAMPLE = 256 * 2**20  # bytes read to find the centre
 _FEWEST = 1024  # patterns read for that, of a scan that has so many
-_READERS = 2  # one reads while the other sums
 _LONE_PIXEL = 0.1  # share of the sum over an annulus from which on a single pixel is told
 _FULL = 0.995  # share of an annulus on the detector up to which it is told
 
@@ -125,7 +125,7 @@ def virtual_images(
     memory : int, optional
         Bytes that reading may take; 512 MiB by default.
     n_threads : int
-        Threads that sum; 0 for all cores.  Two more wait for the file.
+        Threads that read and sum; 0 for all cores.
     device : str, optional
         A torch device such as "cuda" that sums in place of the CPU; patterns reach it through page-locked memory, while
         others are read.
@@ -307,10 +307,11 @@ def _stream(
 ) -> NDArray[np.float64]:
     """Return what each detector sees of each pattern, (sy sx, D).
 
-    Readers take jobs in turn, each with its own buffer, so that one reads while another one sums.
+    Each thread takes jobs in turn, with a buffer of its own, and does all of them by itself: that is faster than to
+    share the patterns of a block among threads.
     """
     patterns = scan.patterns
-    readers = _READERS if patterns.least <= memory // _READERS else 1
+    readers = max(1, min(n_threads or thread_count(), memory // patterns.least))
     nbytes = max(patterns.least, min(BLOCK, memory // readers)) if patterns.least <= memory else memory
     jobs = patterns.jobs(nbytes)
     sums = np.zeros((patterns.count, len(detectors.masks)))
@@ -323,7 +324,7 @@ def _stream(
     def work() -> None:
         nonlocal done, waiting
         try:
-            summing = _on_host(detectors, n_threads) if device is None else _on_card(detectors, device)
+            summing = _on_host(detectors) if device is None else _on_card(detectors, device)
             with patterns.open(nbytes, np.empty if device is None else _page_locked) as read:
                 while (job := take()) is not None:
                     for first, block in read(job):
@@ -347,8 +348,8 @@ def _stream(
     return sums
 
 
-def _on_host(detectors: VirtualDetectors, n_threads: int) -> Callable[[NDArray[Any]], Any]:
-    return lambda block: virtual_detectors(block, detectors, n_threads=n_threads)
+def _on_host(detectors: VirtualDetectors) -> Callable[[NDArray[Any]], Any]:
+    return lambda block: virtual_detectors(block, detectors, n_threads=1)
 
 
 def _on_card(detectors: VirtualDetectors, device: str) -> Callable[[NDArray[Any]], Any]:
@@ -371,8 +372,8 @@ def _page_locked(shape: Any, dtype: Any) -> NDArray[Any]:
 
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
-    memory = np.asarray(torch.empty(size, dtype=torch.uint8, pin_memory=True))
-    return memory.view(dtype).reshape(shape)
+    memory: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return np.asarray(memory.view(dtype).reshape(shape))
 
 
 def _image(scan: DiffractionScan, sums: NDArray[np.float64], detector: Detector, geometry: Geometry) -> Micrograph:

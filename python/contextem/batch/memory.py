@@ -7,11 +7,14 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-BYTES_PER_PIXEL = 100
-"""What classifying a micrograph takes for each of its pixels, its columns included."""
+BYTES_PER_PIXEL = 40
+"""What classifying a large micrograph takes for each of its pixels at most, its columns included."""
+
+BYTES_PER_MICROGRAPH = 64 << 20
+"""What classifying takes beside that."""
 
 
 class Budget:
@@ -24,10 +27,11 @@ class Budget:
 
     Examples
     --------
-    >>> budget = Budget(peak_memory() + 1000)
-    >>> with budget.reserved(600, "field.dm4"):
-    ...     budget.left
-    400
+    >>> budget = Budget(held_memory() + (1 << 30))
+    >>> before = budget.left
+    >>> with budget.reserved(1 << 20, "field.dm4"):
+    ...     before - budget.left
+    1048576
     """
 
     def __init__(self, total: int) -> None:
@@ -73,6 +77,9 @@ def default_memory() -> int:
 
 def peak_memory() -> int:
     """Return the most bytes that this process has held in memory."""
+    with suppress(OSError, StopIteration):  # what `getrusage` tells a process has from the one that started it
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) << 10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
 

@@ -23,7 +23,7 @@ from contextem._options import read_micrograph, recording_given, require_recordi
 from contextem._output import whole_file
 from contextem._stages import stage, timed_stages
 from contextem._threads import thread_limit
-from contextem.batch.memory import BYTES_PER_PIXEL, Budget, peak_memory
+from contextem.batch.memory import BYTES_PER_MICROGRAPH, BYTES_PER_PIXEL, Budget, peak_memory
 from contextem.batch.plan import Options, Part
 from contextem.batch.store import Record, Store
 from contextem.context import Context
@@ -231,7 +231,7 @@ def _recordings(part: Part, work: Work, store: Store) -> list[_Recording]:
 
     with stage("read"):
         series = open_series(path, **recording_given(settings, context.lattice_constant))
-    nbytes = BYTES_PER_PIXEL * math.prod(series.shape)
+    nbytes = BYTES_PER_MICROGRAPH + BYTES_PER_PIXEL * math.prod(series.shape)
     if settings.frame is not None:
         return [recording(part.name, settings.frame, nbytes, partial(read_as_said, ()))]
     if len(series) == 1:
@@ -287,8 +287,8 @@ def _scan(part: Part, work: Work, store: Store, context: Context) -> _Recording:
         told = {"geometry": computed.geometry.to_dict(), "warnings": computed.remarks}
         return [with_origins(image, settings) for image in computed.images], told
 
-    nbytes = streaming + (BYTES_PER_PIXEL + 8 * len(chosen)) * math.prod(scan.shape[:2])
-    return _Recording(part.name, None, nbytes, images, context)
+    pixels = (BYTES_PER_PIXEL + 8 * len(chosen)) * math.prod(scan.shape[:2])
+    return _Recording(part.name, None, streaming + BYTES_PER_MICROGRAPH + pixels, images, context)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
