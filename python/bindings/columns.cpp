@@ -255,7 +255,8 @@ DoubleArray spots(const FloatArray& power, double pad, const DoubleArray& radius
 }
 
 py::tuple refine(const py::function& rows_of, Index height, Index tile, const py::dtype& dtype,
-                 const DoubleArray& start, const BoolArray& movable, double sigma, double spacing, double furthest, int n_threads) {
+                 const DoubleArray& start, const BoolArray& movable, double sigma, double spacing, double furthest,
+                 int n_threads) {
     expect(positive(sigma) && positive(spacing) && positive(furthest),
            "sigma, spacing, furthest: expected positive lengths in px");
     expect(height >= 1 && tile >= 1, "height, tile: expected at least one row");
