@@ -166,7 +166,9 @@ void test_refinement() {
         double other[6];
         double heights[3];
         double scatter[3];
-        CHECK(refine_columns(bands, 50, tile, {start, 3}, movable, 2.5, 10.0, 2.0, 1, other, heights, scatter) == sigma);
+        const double wide =
+            refine_columns(bands, 50, tile, {start, 3}, movable, 2.5, 10.0, 2.0, 1, other, heights, scatter);
+        CHECK(wide == sigma);
         CHECK(std::equal(positions, positions + 6, other));
         CHECK(std::equal(deviations, deviations + 3, scatter));
     }

@@ -254,8 +254,9 @@ DoubleArray spots(const FloatArray& power, double pad, const DoubleArray& radius
     return result;
 }
 
-py::tuple refine(const py::function& rows_of, Index height, Index tile, const py::dtype& dtype, const DoubleArray& start,
-                 const BoolArray& movable, double sigma, double spacing, double furthest, int n_threads) {
+py::tuple refine(const py::function& rows_of, Index height, Index tile, const py::dtype& dtype,
+                 const DoubleArray& start, const BoolArray& movable, double sigma, double spacing, double furthest,
+                 int n_threads) {
     expect(positive(sigma) && positive(spacing) && positive(furthest),
            "sigma, spacing, furthest: expected positive lengths in px");
     expect(height >= 1 && tile >= 1, "height, tile: expected at least one row");
@@ -281,8 +282,8 @@ py::tuple refine(const py::function& rows_of, Index height, Index tile, const py
         };
         {
             py::gil_scoped_release without_gil;
-            width = refine_columns(bands, height, tile, centres, flags, sigma, spacing, furthest, n_threads, out, heights,
-                                   scatter);
+            width = refine_columns(bands, height, tile, centres, flags, sigma, spacing, furthest, n_threads, out,
+                                   heights, scatter);
         }
         return py::make_tuple(positions, amplitudes, deviations, width);
     });
