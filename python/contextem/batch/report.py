@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem import __version__
-from contextem._html import ORIGINS, detector_words, fill, interval, number, picture, specimen
+from contextem._html import ORIGINS, detector_words, digits_of, fill, interval, number, picture, specimen
 from contextem._output import whole_file
 from contextem.batch.charts import SINGLE, draw_defects, draw_quality
 from contextem.batch.review import Odd, disagreements, kinds, odd_ones
@@ -58,6 +58,21 @@ def write_report(path: Path, merged: Merged, specimens: Mapping[str, Summaries])
         What the batch has come to.
     specimens : mapping of str to sequence of mapping
         The summaries of its micrographs by what was imaged and how.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from contextem.batch.merge import Merged, specimens
+    >>> from contextem.examples import demo_micrograph
+    >>> from contextem.pipeline import classify
+    >>> micrograph, context, *_ = demo_micrograph()
+    >>> told = {"name": "demo.tif", "frame": None, **classify(micrograph, context).summary()}
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "report.html"
+    ...     merged = Merged(path.parent, [told], [], [])
+    ...     write_report(path, merged, specimens(merged))
+    ...     "<h1>Cr-doped WSe₂</h1>" in path.read_text(encoding="utf-8")
+    True
     """
     text = fill("batch.html", **_page(path.parent / "figures", merged, specimens))
     with whole_file(path) as temporary:
@@ -160,17 +175,20 @@ def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: Mapping[str, 
             p_value = spread(_sound(each, odd[name])).p_value
             if p_value is not None and p_value < SURE:
                 differing.setdefault(quantity.words, []).append(name.partition(",")[0] if len(groups) > 1 else "")
+    alike = " of one specimen" if len(groups) > 1 else ""
     if differing:
         where = [
             words + (f" ({', '.join(dict.fromkeys(names))})" if all(names) and len(names) < 4 else "")
             for words, names in differing.items()
         ]
-        told.append(f"Micrographs of one specimen differ by more than chance in {_listed(where)}.")
+        told.append(f"Micrographs{alike} differ by more than chance in {_listed(where)}.")
     elif len(merged.micrographs) > len(groups):
-        told.append("Micrographs of one specimen differ in their defects by no more than chance.")
+        told.append(f"Micrographs{alike} differ in their defects by no more than chance.")
     count = sum(map(len, odd.values()))
     told.append(
-        f"{_counted(count, 'micrograph')} deserve{'s' if count == 1 else ''} a look." if count else "None stands out."
+        f"{_counted(count, 'micrograph')} deserve{'s' if count == 1 else ''} a look."
+        if count
+        else "No micrograph stands out."
     )
     return " ".join(told)
 
@@ -184,12 +202,12 @@ def _value(quantity: Quantity, found: Shares) -> str:
     told = spread(found)
     if told.interval_95[0] <= 0.0:
         return f"less than {_number(quantity, found.scale * told.interval_95[1])}"
-    return _number(quantity, found.scale * told.mean)
+    return _number(quantity, found.scale * told.mean, digits_of(*told.interval_95))
 
 
-def _number(quantity: Quantity, value: float) -> str:
+def _number(quantity: Quantity, value: float, digits: int = 2) -> str:
     """Return a value with its unit, in one line."""
-    return f"{number(value)} {_unit(quantity)}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{number(value, digits)} {_unit(quantity)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _unit(quantity: Quantity) -> str:
@@ -349,7 +367,7 @@ def _spread_rows(quantity: Quantity, of: Sequence[Shares], told: Sequence[Spread
             "marker": MARKERS[index] if each is of[0] else "",
             "colour": COLOURS[index],
             "sites": f"{each.sites.sum():,.0f}",
-            "mean": value(one.mean),
+            "mean": number(factor * one.mean, digits_of(*one.interval_95)),
             "interval": interval(*(factor * end for end in one.interval_95)),
             "range": "–"
             if len(each.where) == 1
