@@ -307,7 +307,9 @@ def test_there_is_a_page_where_nothing_could_be_classified(tmp_path):
     assert ["70", "path: f0.tif is damaged", "f0.tif"] in rows
     assert sum(row[-1].endswith("is damaged") for row in rows) == 50
     assert any("20 more: see failures.csv" in words for words in shown.words("p"))
-    assert page(tmp_path, []).words("h2") == ["Contexts, and where every value comes from"]
+    nothing = page(tmp_path, [], [], ["a.tif"])
+    assert nothing.words("h1") == ["Nothing is done yet"]
+    assert nothing.words("h2") == ["Not finished", "Contexts, and where every value comes from"]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def _page(figures: Path, merged: Merged, specimens: Mapping[str, Summaries]) -> 
     warned = [(each["name"], text) for each in merged.micrographs for text in each["warnings"]]
     failed = [(each["name"], each["reason"]) for each in merged.failures]
     return {
-        "title": _title(groups),
+        "title": _title(groups) or ("No micrograph could be classified" if failed else "Nothing is done yet"),
         "facts": ", ".join(
             [
                 _counted(len(merged.micrographs), "micrograph"),
@@ -142,8 +142,6 @@ def _title(groups: Mapping[str, Summaries]) -> str:
     names = list(
         dict.fromkeys(specimen(each[0]["context"]["host"], each[0]["context"]["dopants"]) for each in groups.values())
     )
-    if not names:
-        return "No micrograph could be classified"
     if len(names) > 3:
         names = [*names[:3], f"{len(names) - 3} more"]
     return _listed(names)
@@ -163,7 +161,7 @@ def _left(names: Sequence[str]) -> str:
 
 def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: Mapping[str, Sequence[Odd]]) -> str:
     if not groups:
-        return "None of the inputs could be classified; the reasons are below."
+        return "None of the inputs could be classified; the reasons are below." if merged.failures else ""
     told = [f"{_counted(merged.columns, 'column')} in {_counted(len(merged.micrographs), 'micrograph')}."]
     if len(groups) == 1:
         found = _found(next(iter(groups.values())))
@@ -172,7 +170,7 @@ def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: Mapping[str, 
     differing: dict[str, list[str]] = {}
     for name, summaries in groups.items():
         for quantity, each in _found(summaries).items():
-            p_value = spread(_sound(each, odd[name])).p_value
+            p_value = spread(_sound(each, _doubtful(odd[name], len(summaries)))).p_value
             if p_value is not None and p_value < SURE:
                 differing.setdefault(quantity.words, []).append(name.partition(",")[0] if len(groups) > 1 else "")
     alike = " of one specimen" if len(groups) > 1 else ""
@@ -194,7 +192,7 @@ def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: Mapping[str, 
 
 
 def _listed(words: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def _value(quantity: Quantity, found: Shares) -> str:
@@ -231,7 +229,7 @@ def _tiles(merged: Merged, groups: int, odd: int) -> list[dict[str, str]]:
         {"name": "micrographs", "value": f"{done:,}", "note": f"of {_counted(groups, 'specimen')}, as imaged"},
         {"name": "columns", "value": f"{merged.columns:,}", "note": each},
         {"name": "to look at", "value": f"{odd:,}", "note": "see what to look at first" if odd else "none stands out"},
-        {"name": "failures", "value": f"{failed:,}", "note": "see failures" if failed else "all could be classified"},
+        {"name": "failures", "value": f"{failed:,}", "note": "see failures" if failed else "none"},
     ]
 
 
@@ -251,9 +249,9 @@ def _doubtful(odd: Sequence[Odd], count: int) -> list[int]:
     return doubtful if 2 * len(doubtful) < count else []
 
 
-def _sound(found: Shares, odd: Sequence[Odd]) -> Shares:
+def _sound(found: Shares, doubtful: Sequence[int]) -> Shares:
     """Return those whose columns are not doubtful, or all where these have no sites."""
-    sound = found.without(_doubtful(odd, len(found.where)))
+    sound = found.without(doubtful)
     return sound if len(sound.where) else found
 
 
@@ -290,7 +288,7 @@ def _section(
         of = "micrograph are" if len(names) == 1 else "micrographs are"
         remarks.append(f"The columns of {len(names):,} {of} doubtful: {', '.join(names[:3])}{more}.")
     for quantity, each in found.items():
-        sound = _sound(each, odd)
+        sound = _sound(each, doubtful)
         pair = [spread(each)] + ([spread(sound)] if len(sound.where) < len(each.where) else [])
         line = None if frames is None else trend(sound, frames[sound.where].astype(float))
         remarks.append(_remark(quantity, each.scale, pair, line, frames is not None))
