@@ -121,18 +121,20 @@ def specimen(host: str, dopants: Sequence[str]) -> str:
     return f"{', '.join(dopants)}-doped {formula}" if dopants else formula
 
 
-def number(value: float) -> str:
-    """Return two significant digits, of what is 10,000 or more as a multiple of a power of ten.
+def number(value: float, digits: int = 2) -> str:
+    """Return significant digits, of what is 10,000 or more as a multiple of a power of ten.
 
     Examples
     --------
-    >>> number(0.0473), number(52.31), number(3.14e13)
-    ('0.047', '52.3', '3.1 × 10¹³')
+    >>> number(0.0473), number(52.31), number(3.14e13), number(5.0312, 4)
+    ('0.047', '52.3', '3.1 × 10¹³', '5.031')
     """
     if value >= 1e4:
         power = math.floor(math.log10(value) + 1e-9)
-        return f"{value / 10.0**power:.1f} × {_power(power)}"
-    return f"{value:.1f}" if value >= 9.95 else f"{value:#.2g}" if value >= 1e-4 else "0"
+        return f"{value / 10.0**power:.{digits - 1}f} × {_power(power)}"
+    if value >= 9.95:
+        return f"{value:.{max(1, digits - math.floor(math.log10(value)) - 1)}f}"
+    return f"{value:#.{digits}g}" if value >= 1e-4 else "0"
 
 
 def interval(low: float, high: float) -> str:
@@ -140,13 +142,19 @@ def interval(low: float, high: float) -> str:
 
     Examples
     --------
-    >>> interval(0.5, 1.25), interval(4e12, 1.2e13)
-    ('0.50 to 1.2', '(0.40 to 1.2) × 10¹³')
+    >>> interval(0.5, 1.25), interval(4e12, 1.2e13), interval(5.012, 5.034)
+    ('0.50 to 1.2', '(0.40 to 1.2) × 10¹³', '5.012 to 5.034')
     """
+    digits = digits_of(low, high)
     if high < 1e4:
-        return f"{number(low)} to {number(high)}"
+        return f"{number(low, digits)} to {number(high, digits)}"
     power = math.floor(math.log10(high) + 1e-9)
-    return f"({number(low / 10.0**power)} to {number(high / 10.0**power)}) × {_power(power)}"
+    return f"({number(low / 10.0**power, digits)} to {number(high / 10.0**power, digits)}) × {_power(power)}"
+
+
+def digits_of(low: float, high: float) -> int:
+    """Return how many digits tell the ends of an interval apart, two at least."""
+    return min(6, 2 + math.floor(math.log10(0.5 * high / (high - low)))) if 0.0 < high - low < 0.05 * high else 2
 
 
 def _power(power: int) -> str:

@@ -202,8 +202,9 @@ def _draw_stretches(axes: Axes, found: Shares, where: NDArray[np.int64], scale: 
 def _draw_distribution(axes: Axes, found: Shares, sound: Shares, scale: float, top: float) -> float:
     """Draw a histogram of the shares, and that of as many micrographs that differ by chance alone; return the most."""
     sites = found.sure_sites
-    width = max(top / _BINS, 1.0 / float(np.median(sites)))
-    edges = width * (np.arange(math.ceil(top / width + 0.5) + 1) - 0.5)
+    usual = float(np.median(sites))
+    width = max(1, math.ceil(usual * top / _BINS)) / usual  # whole defects, so that bins hold as many values each
+    edges = width * np.arange(math.ceil(top / width) + 2) - 0.5 / usual
     counts = np.histogram(found.values, edges)[0]
     kept, times = np.unique(np.round(sites), return_counts=True)
     # the binomial distribution up to k + 1/2 defects, k real, so that it does not beat with the bins

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem import __version__
-from contextem._html import ORIGINS, detector_words, fill, interval, number, picture, specimen
+from contextem._html import ORIGINS, detector_words, digits_of, fill, interval, number, picture, specimen
 from contextem._output import whole_file
 from contextem.batch.charts import SINGLE, draw_defects, draw_quality
 from contextem.batch.review import Odd, disagreements, kinds, odd_ones
@@ -58,6 +58,21 @@ def write_report(path: Path, merged: Merged, specimens: Mapping[str, Summaries])
         What the batch has come to.
     specimens : mapping of str to sequence of mapping
         The summaries of its micrographs by what was imaged and how.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from contextem.batch.merge import Merged, specimens
+    >>> from contextem.examples import demo_micrograph
+    >>> from contextem.pipeline import classify
+    >>> micrograph, context, *_ = demo_micrograph()
+    >>> told = {"name": "demo.tif", "frame": None, **classify(micrograph, context).summary()}
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "report.html"
+    ...     merged = Merged(path.parent, [told], [], [])
+    ...     write_report(path, merged, specimens(merged))
+    ...     "<h1>Cr-doped WSe₂</h1>" in path.read_text(encoding="utf-8")
+    True
     """
     text = fill("batch.html", **_page(path.parent / "figures", merged, specimens))
     with whole_file(path) as temporary:
@@ -77,7 +92,7 @@ def _page(figures: Path, merged: Merged, specimens: Mapping[str, Summaries]) -> 
     warned = [(each["name"], text) for each in merged.micrographs for text in each["warnings"]]
     failed = [(each["name"], each["reason"]) for each in merged.failures]
     return {
-        "title": _title(groups),
+        "title": _title(groups) or ("No micrograph could be classified" if failed else "Nothing is done yet"),
         "facts": ", ".join(
             [
                 _counted(len(merged.micrographs), "micrograph"),
@@ -127,8 +142,6 @@ def _title(groups: Mapping[str, Summaries]) -> str:
     names = list(
         dict.fromkeys(specimen(each[0]["context"]["host"], each[0]["context"]["dopants"]) for each in groups.values())
     )
-    if not names:
-        return "No micrograph could be classified"
     if len(names) > 3:
         names = [*names[:3], f"{len(names) - 3} more"]
     return _listed(names)
@@ -148,7 +161,7 @@ def _left(names: Sequence[str]) -> str:
 
 def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: Mapping[str, Sequence[Odd]]) -> str:
     if not groups:
-        return "None of the inputs could be classified; the reasons are below."
+        return "None of the inputs could be classified; the reasons are below." if merged.failures else ""
     told = [f"{_counted(merged.columns, 'column')} in {_counted(len(merged.micrographs), 'micrograph')}."]
     if len(groups) == 1:
         found = _found(next(iter(groups.values())))
@@ -157,26 +170,29 @@ def _verdict(merged: Merged, groups: Mapping[str, Summaries], odd: Mapping[str, 
     differing: dict[str, list[str]] = {}
     for name, summaries in groups.items():
         for quantity, each in _found(summaries).items():
-            p_value = spread(_sound(each, odd[name])).p_value
+            p_value = spread(_sound(each, _doubtful(odd[name], len(summaries)))).p_value
             if p_value is not None and p_value < SURE:
                 differing.setdefault(quantity.words, []).append(name.partition(",")[0] if len(groups) > 1 else "")
+    alike = " of one specimen" if len(groups) > 1 else ""
     if differing:
         where = [
             words + (f" ({', '.join(dict.fromkeys(names))})" if all(names) and len(names) < 4 else "")
             for words, names in differing.items()
         ]
-        told.append(f"Micrographs of one specimen differ by more than chance in {_listed(where)}.")
+        told.append(f"Micrographs{alike} differ by more than chance in {_listed(where)}.")
     elif len(merged.micrographs) > len(groups):
-        told.append("Micrographs of one specimen differ in their defects by no more than chance.")
+        told.append(f"Micrographs{alike} differ in their defects by no more than chance.")
     count = sum(map(len, odd.values()))
     told.append(
-        f"{_counted(count, 'micrograph')} deserve{'s' if count == 1 else ''} a look." if count else "None stands out."
+        f"{_counted(count, 'micrograph')} deserve{'s' if count == 1 else ''} a look."
+        if count
+        else "No micrograph stands out."
     )
     return " ".join(told)
 
 
 def _listed(words: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def _value(quantity: Quantity, found: Shares) -> str:
@@ -184,12 +200,12 @@ def _value(quantity: Quantity, found: Shares) -> str:
     told = spread(found)
     if told.interval_95[0] <= 0.0:
         return f"less than {_number(quantity, found.scale * told.interval_95[1])}"
-    return _number(quantity, found.scale * told.mean)
+    return _number(quantity, found.scale * told.mean, digits_of(*told.interval_95))
 
 
-def _number(quantity: Quantity, value: float) -> str:
+def _number(quantity: Quantity, value: float, digits: int = 2) -> str:
     """Return a value with its unit, in one line."""
-    return f"{number(value)} {_unit(quantity)}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{number(value, digits)} {_unit(quantity)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _unit(quantity: Quantity) -> str:
@@ -213,7 +229,7 @@ def _tiles(merged: Merged, groups: int, odd: int) -> list[dict[str, str]]:
         {"name": "micrographs", "value": f"{done:,}", "note": f"of {_counted(groups, 'specimen')}, as imaged"},
         {"name": "columns", "value": f"{merged.columns:,}", "note": each},
         {"name": "to look at", "value": f"{odd:,}", "note": "see what to look at first" if odd else "none stands out"},
-        {"name": "failures", "value": f"{failed:,}", "note": "see failures" if failed else "all could be classified"},
+        {"name": "failures", "value": f"{failed:,}", "note": "see failures" if failed else "none"},
     ]
 
 
@@ -233,9 +249,9 @@ def _doubtful(odd: Sequence[Odd], count: int) -> list[int]:
     return doubtful if 2 * len(doubtful) < count else []
 
 
-def _sound(found: Shares, odd: Sequence[Odd]) -> Shares:
+def _sound(found: Shares, doubtful: Sequence[int]) -> Shares:
     """Return those whose columns are not doubtful, or all where these have no sites."""
-    sound = found.without(_doubtful(odd, len(found.where)))
+    sound = found.without(doubtful)
     return sound if len(sound.where) else found
 
 
@@ -272,7 +288,7 @@ def _section(
         of = "micrograph are" if len(names) == 1 else "micrographs are"
         remarks.append(f"The columns of {len(names):,} {of} doubtful: {', '.join(names[:3])}{more}.")
     for quantity, each in found.items():
-        sound = _sound(each, odd)
+        sound = _sound(each, doubtful)
         pair = [spread(each)] + ([spread(sound)] if len(sound.where) < len(each.where) else [])
         line = None if frames is None else trend(sound, frames[sound.where].astype(float))
         remarks.append(_remark(quantity, each.scale, pair, line, frames is not None))
@@ -349,7 +365,7 @@ def _spread_rows(quantity: Quantity, of: Sequence[Shares], told: Sequence[Spread
             "marker": MARKERS[index] if each is of[0] else "",
             "colour": COLOURS[index],
             "sites": f"{each.sites.sum():,.0f}",
-            "mean": value(one.mean),
+            "mean": number(factor * one.mean, digits_of(*one.interval_95)),
             "interval": interval(*(factor * end for end in one.interval_95)),
             "range": "–"
             if len(each.where) == 1
