@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from contextem.columns import CLASSES, Columns, find_columns
 from contextem.micrograph import Micrograph, read
+from contextem.simulate.dataset import simulate_micrograph
 
 METAL, DOPANT, X2, SINGLE, DOUBLE = range(5)
 BRIGHTNESS = {METAL: 1.0, DOPANT: 0.3, X2: 0.5, SINGLE: 0.25, DOUBLE: 0.0}
@@ -354,7 +355,6 @@ def test_arguments_of_the_wrong_kind():
 
 def test_simulated_micrographs():
     """All five classes within 0.5 Å at 1000 e/px and above, one lattice constant inside of the border."""
-    from contextem.simulate.dataset import simulate_micrograph
 
     met, sites, right, found = np.zeros(5), np.zeros(5), 0, 0
     hosts = [metal + chalcogen for metal in ("Mo", "W", "Nb", "Ta") for chalcogen in ("S2", "Se2", "Te2")]
@@ -402,3 +402,13 @@ def test_chromium_doped_field(experimental_data):
         find_columns(micrograph, Host(3.32)).positions, positions, labels, 0.8 / 0.257
     )
     assert recall >= 0.97 and of_vacancies >= 0.90 and extra <= 0.03
+
+
+@pytest.mark.parametrize("seed", [108, 299, 356])
+def test_columns_that_the_border_cuts_stay_in_the_image(seed):
+    """Their fits lie outside."""
+    made = simulate_micrograph("WSe2", "V", 80e3, "HAADF", seed, size=40.0, sampling=0.16, dose=1500.0)
+    positions = find_columns(made.micrograph, made.context).positions
+    high = np.array(made.micrograph.shape) - 0.5
+    assert (positions >= -0.5).all() and (positions <= high).all()
+    assert ((positions == -0.5) | (positions == high)).any()

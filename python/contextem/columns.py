@@ -347,7 +347,7 @@ def _refined(image: TiledImage, parts: list[_Found], a: float) -> NDArray[np.flo
         first += len(part.start)
         if (part.sublattice >= 0).any() and len(own):
             fitted[own] = _blend(part.predicted[part.observed], fitted[own], deviation[own], _SPREAD * a)
-    return fitted
+    return np.clip(fitted, -0.5, np.array(image.shape) - 0.5)  # of columns that the border cuts the fit may leave it
 
 
 def _combine(
