@@ -403,7 +403,7 @@ def test_files_that_were_cut_short(tmp_path, name):
 def test_a_file_that_shrinks_while_it_is_read(npy, tmp_path):
     path = tmp_path / "scan.npy"
     path.write_bytes(path.read_bytes()[:-100_000])
-    with pytest.raises(ReadError, match=r"^path: scan.npy ended while it was read"):
+    with pytest.raises(ReadError, match=r"^path: scan.npy has become shorter while it was read"):
         list(npy.blocks())
 
 

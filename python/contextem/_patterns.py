@@ -11,9 +11,12 @@ system likes.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,8 +63,8 @@ class Patterns(Protocol):
         """Divide the patterns."""
         ...
 
-    def open(self, nbytes: int, empty: Empty = ...) -> AbstractContextManager[Read]:
-        """Yield what reads a job made for as many bytes, into memory that `empty` gives, if it has a choice."""
+    def open(self, nbytes: int, empty: Empty | None = None) -> AbstractContextManager[Read]:
+        """Yield what reads a job made for as many bytes; into memory that `empty` gives where one is wanted."""
         ...
 
     def pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -124,29 +127,50 @@ class Records:
         return _pieces(self.count, nbytes // self.stride)
 
     @contextmanager
-    def open(self, nbytes: int, empty: Empty = np.empty) -> Iterator[Read]:
-        buffer = empty(min(self.count, nbytes // self.stride) * self.stride, np.uint8)
+    def open(self, nbytes: int, empty: Empty | None = None) -> Iterator[Read]:
         with self.path.open("rb", buffering=0) as file:
+            copied = empty is not None or not self.stored.isnative
+            take = self._copied(file, nbytes, empty or np.empty) if copied else partial(self._mapped, file)
 
             def read(job: Job) -> Iterator[tuple[int, NDArray[Any]]]:
                 first, stop = job
-                wanted = memoryview(buffer.data)[: (stop - first) * self.stride]
-                file.seek(self.offset + first * self.stride)
-                while wanted:
-                    done = file.readinto(wanted)
-                    if not done:
-                        raise ReadError(f"path: {self.path.name} ended while it was read, after about {first} patterns")
-                    wanted = wanted[done:]
-                records = buffer[: (stop - first) * self.stride].reshape(stop - first, self.stride)
-                block = records[:, self.header :].view(self.stored).reshape(-1, *self.shape)
-                if not self.stored.isnative:
-                    block = block.byteswap(inplace=True).view(self.dtype)
-                yield first, block
+                records = take(self.offset + first * self.stride, (stop - first) * self.stride)
+                block = records.reshape(-1, self.stride)[:, self.header :].view(self.stored).reshape(-1, *self.shape)
+                yield first, block if self.stored.isnative else block.byteswap(inplace=True).view(self.dtype)
 
             yield read
 
+    def _mapped(self, file: FileIO, start: int, size: int) -> NDArray[np.uint8]:
+        """Map a piece of the file, until nothing looks at it any more."""
+        self._check_length(start + size)
+        before = start % mmap.ALLOCATIONGRANULARITY
+        piece = mmap.mmap(file.fileno(), before + size, access=mmap.ACCESS_READ, offset=start - before)
+        return np.frombuffer(piece, np.uint8, size, before)
+
+    def _copied(self, file: FileIO, nbytes: int, empty: Empty) -> Callable[[int, int], NDArray[np.uint8]]:
+        """Return what reads a piece of the file into memory that is used again."""
+        buffer = empty(min(self.count, nbytes // self.stride) * self.stride, np.uint8)
+
+        def take(start: int, size: int) -> NDArray[np.uint8]:
+            self._check_length(start + size)
+            wanted = memoryview(buffer.data)[:size]
+            file.seek(start)
+            while wanted:
+                wanted = wanted[file.readinto(wanted) or self._ended() :]
+            return buffer[:size]
+
+        return take
+
+    def _check_length(self, length: int) -> None:
+        """Raise if the file has become shorter than so many bytes."""
+        if self.path.stat().st_size < length:
+            self._ended()
+
+    def _ended(self) -> int:
+        raise ReadError(f"path: {self.path.name} has become shorter while it was read")
+
     def pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
-        with self.open(self.stride) as read:
+        with self.open(self.stride, np.empty) as read:
             for number in numbers:
                 for _, block in read((number, number + 1)):
                     yield number, block[0]
@@ -204,8 +228,8 @@ class Chunks:
         return [(*band, *part) for band in _pieces(rows, max(down, high)) for part in _pieces(columns, across)]
 
     @contextmanager
-    def open(self, nbytes: int, empty: Empty = np.empty) -> Iterator[Read]:
-        buffer = empty((min(self.count, nbytes // 2 // self._pattern), *self.shape), self.dtype)
+    def open(self, nbytes: int, empty: Empty | None = None) -> Iterator[Read]:
+        buffer = (empty or np.empty)((min(self.count, nbytes // 2 // self._pattern), *self.shape), self.dtype)
         with self.opened() as array:
 
             def read(job: Job) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -289,7 +313,7 @@ class Partitions:
         return [(number,) for number, _ in enumerate(self.data.get_partitions())]
 
     @contextmanager
-    def open(self, nbytes: int, empty: Empty = np.empty) -> Iterator[Read]:
+    def open(self, nbytes: int, empty: Empty | None = None) -> Iterator[Read]:
         partitions = list(self.data.get_partitions())
         depth = max(1, nbytes // self.least)
 

@@ -27,8 +27,8 @@ __all__ = ["SCAN_SUFFIXES", "DiffractionScan", "read_scan", "wavelength"]
 ANGULAR_SAMPLING_RANGE = (1e-3, 100.0)
 """Angular samplings that a diffraction pattern may have, mrad/px."""
 
-BLOCK = 4 * 2**20
-"""Bytes of a block: it stays in the cache between reading and summing, and a call for it costs little beside both."""
+BLOCK = 16 * 2**20
+"""Bytes of a block: what it costs to ask for one is little beside reading it."""
 
 _HC = 12398.41984  # eV Å
 _REST_ENERGY = 510998.95  # eV

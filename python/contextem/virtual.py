@@ -3,8 +3,8 @@
     I_d(s) = sum over pixels k of P(s, k)    where    inner_d <= a |k - c| < outer_d
 
 P(s, k) is the pattern at position s of the scan, c the centre of the undiffracted beam, a the angular sampling in
-mrad/px.  Patterns stream from the file through buffers of fixed size, which stay in the cache between reading and
-summing.  Each sum is that of one pattern, so that block size and number of threads leave no trace in the image.
+mrad/px.  Patterns stream from the file in blocks, one for each thread.  Each sum is that of one pattern, so that block
+size and number of threads leave no trace in the image.
 
 Ophus, "Four-Dimensional Scanning Transmission Electron Microscopy (4D-STEM): From Scanning Nanodiffraction to
 Ptychography and Beyond", https://doi.org/10.1017/S1431927619000497.
@@ -325,7 +325,7 @@ def _stream(
         nonlocal done, waiting
         try:
             summing = _on_host(detectors) if device is None else _on_card(detectors, device)
-            with patterns.open(nbytes, np.empty if device is None else _page_locked) as read:
+            with patterns.open(nbytes, None if device is None else _page_locked) as read:
                 while (job := take()) is not None:
                     for first, block in read(job):
                         values = block if block.dtype.name in PIXEL_TYPES else block.astype(np.float64)
