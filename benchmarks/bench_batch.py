@@ -21,12 +21,18 @@ import pytest
 import tifffile
 from roofline import warn_of_blas_settings
 
+from contextem.batch.engines import local_cluster
+from contextem.batch.memory import default_memory
+from contextem.batch.part import Work
+from contextem.batch.plan import Options, make_parts, model_digest
 from contextem.context import Context
+from contextem.model import packaged_model
+from contextem.sidecar import read_settings
 from contextem.simulate.dataset import simulate_micrograph
 
 COUNT, SIDE, SAMPLING = 64, 1024, 0.19
-RATE, ADVANTAGE = 25_000, 20
-"""The bars on two cores: columns a second, and times atomap."""
+RATE, ADVANTAGE, SCALING = 25_000, 20, 1.7
+"""The bars on two cores: columns a second, times atomap, and times one dask worker that two are."""
 ATOMAP = """
 import json, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -129,6 +135,28 @@ def children_seconds() -> float:
     """Return the computing time of all processes that this one has started and seen end."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def test_two_dask_workers_against_one(batch, tmp_path, capsys):
+    """Workers of one thread each, that run already and have done one part."""
+    pytest.importorskip("distributed")
+    said = read_settings(batch.context)
+    parts = make_parts(dict.fromkeys(batch.files, said), {}, "frames")
+    seconds, found = {}, {}
+    for workers in (1, 2):
+        options = Options(None, model_digest(packaged_model()))
+        work = Work(str(tmp_path / str(workers)), options, None, default_memory(), 1)
+        with local_cluster(workers, 1, default_memory()) as engine:
+            list(engine.run(parts[: 2 * workers], work))
+            start = time.perf_counter()
+            found[workers] = sum(outcome.record.columns for outcome in engine.run(parts, work))
+            seconds[workers] = time.perf_counter() - start
+    assert found[1] == found[2] == pytest.approx(batch.columns, rel=0.01)
+    tables = [sorted((tmp_path / str(workers) / "columns").iterdir()) for workers in (1, 2)]
+    assert all(one.read_bytes() == two.read_bytes() for one, two in zip(*tables, strict=True))
+    with capsys.disabled():
+        rates = " and ".join(f"{found[workers] / each:,.0f}" for workers, each in seconds.items())
+        print(f"\n1 and 2 dask workers: {rates} columns/s, {seconds[1] / seconds[2]:.2f} times (bar {SCALING})")
 
 
 def columns_of(folder: Path) -> int:

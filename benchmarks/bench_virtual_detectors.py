@@ -25,13 +25,19 @@ from peers import optional
 from roofline import best_time, best_times
 
 from contextem import _core
+from contextem.diffraction import read_scan
+from contextem.geometry import Geometry
+from contextem.micrograph import Detector
+from contextem.virtual import virtual_images
 from contextem.virtual_detectors import VirtualDetectors, annulus, sum_patterns, virtual_detectors
 
 BYTES, BAR = 3 << 29, 0.8
 BLOCK, LARGE_BLOCK = 512 << 10, 16 << 20
 """What stays in the L2 cache, and what makes the cost of a call vanish where nothing is copied."""
 READ, COPIED = "read(2)", "np.copyto from mmap"
-SUMMED, SUMMED_MAP = "read(2), then sums", "sums from mmap"
+SUMMED, SUMMED_MAP, WHOLE = "read(2), then sums", "sums from mmap", "virtual_images"
+HEADER = 128
+"""Bytes before the patterns, in the format of npy."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Scan:
 
     path: Path
     side: int
+    geometry: Geometry
+    rings: tuple[Detector, ...]
     detectors: VirtualDetectors
     expected: np.ndarray
 
@@ -61,7 +69,7 @@ class Scan:
         step = max(1, n_bytes // self.pattern_bytes)
         buffer = np.empty((step, self.side, self.side), np.uint16)
         with open(self.path, "rb", buffering=0) as file:
-            file.seek(part[0] * self.pattern_bytes)
+            file.seek(HEADER + part[0] * self.pattern_bytes)
             for block in self.blocks(part, n_bytes):
                 patterns = buffer[: block.stop - block.start]
                 assert file.readinto(patterns) == patterns.nbytes
@@ -71,7 +79,7 @@ class Scan:
     def map(self, sums: np.ndarray | None, part: tuple[int, int]) -> None:
         """Map the file and sum it where it is, or copy it into a buffer that is used again."""
         with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            patterns = np.frombuffer(mapped, np.uint16).reshape(-1, self.side, self.side)
+            patterns = np.frombuffer(mapped, np.uint16, offset=HEADER).reshape(-1, self.side, self.side)
             buffer = np.empty((max(1, BLOCK // self.pattern_bytes), self.side, self.side), np.uint16)
             for block in self.blocks(part, BLOCK if sums is None else LARGE_BLOCK):
                 if sums is None:
@@ -79,6 +87,12 @@ class Scan:
                 else:
                     sums[block] = virtual_detectors(patterns[block], self.detectors, n_threads=1)
             del patterns  # or the map cannot be closed
+
+    def images(self, n_threads: int) -> np.ndarray:
+        """Do what `contextem batch` does: open the file, look for lone pixels in a sample, sum, make images."""
+        scan = read_scan(self.path, sampling=0.2, angular_sampling=1.0)
+        images = virtual_images(scan, self.rings, centre=self.geometry, n_threads=n_threads)
+        return np.stack([image.data.ravel() for image in images], axis=1)
 
     def ways(self, n_threads: int) -> dict[str, Callable[[], np.ndarray | None]]:
         edges = [self.count * i // n_threads for i in range(n_threads + 1)]
@@ -98,7 +112,7 @@ class Scan:
             COPIED: partial(all_parts, self.map, summed=False),
             SUMMED: partial(all_parts, partial(self.read, n_bytes=4 << 20), summed=True),
             SUMMED_MAP: partial(all_parts, self.map, summed=True),
-        }
+        } | ({WHOLE: partial(self.images, n_threads)} if n_threads > 1 else {})
 
 
 @pytest.fixture(scope="module", params=[256, 128])
@@ -106,23 +120,27 @@ def scan(request, tmp_path_factory):
     side = request.param
     centre = side / 2 - 0.3, side / 2 + 0.4
     radii = (0, 0.1), (0.12, 0.25), (0.25, 0.49)
-    masks = np.array([annulus((side, side), centre, inner * side, outer * side) for inner, outer in radii])
-    count, path = BYTES // (2 * side**2), tmp_path_factory.mktemp("scan") / "patterns.raw"
+    rings = tuple(Detector("BF" if inner == 0 else "ADF", inner * side, outer * side) for inner, outer in radii)
+    masks = np.array([annulus((side, side), centre, ring.inner, ring.outer) for ring in rings])
+    count, path = BYTES // (2 * side**2), tmp_path_factory.mktemp("scan") / "patterns.npy"
     some = np.random.default_rng(0).integers(0, 4000, (256, side, side)).astype(np.uint16)
     sums, pixels = virtual_detectors(some, masks, backend="reference"), masks.sum(axis=(1, 2))
     expected = np.empty((count, len(masks)))
     with path.open("wb") as file:
+        shape = (64, count // 64, side, side)
+        np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
+        assert file.tell() == HEADER
         for number, first in enumerate(range(0, count, len(some))):
             (some + np.uint16(number)).tofile(file)
             expected[first : first + len(some)] = sums + number * pixels
-    yield Scan(path, side, VirtualDetectors(masks), expected)
+    yield Scan(path, side, Geometry(centre, None, None, "user", None, 0), rings, VirtualDetectors(masks), expected)
     path.unlink()
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_from_a_file_against_reading_it(scan, n_threads):
     ways = scan.ways(n_threads)
-    for name in (SUMMED, SUMMED_MAP):
+    for name in ways.keys() - {READ, COPIED}:
         np.testing.assert_array_equal(ways[name](), scan.expected)
     seconds = best_times(ways, 3, time.thread_time if n_threads == 1 else time.perf_counter)
     print(f"\n{scan.side} x {scan.side} uint16, {n_threads} threads, {_core.simd()}")

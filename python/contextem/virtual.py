@@ -29,7 +29,7 @@ from contextem._threads import thread_count
 from contextem.diffraction import BLOCK, DiffractionScan
 from contextem.geometry import Geometry, find_geometry, share_on_detector
 from contextem.micrograph import Detector, Micrograph
-from contextem.virtual_detectors import VirtualDetectors, annulus, virtual_detectors
+from contextem.virtual_detectors import VirtualDetectors, annulus, sum_patterns, virtual_detectors
 
 __all__ = ["MEMORY", "VirtualImages", "compute_images", "scan_geometry", "virtual_images"]
 
@@ -247,7 +247,7 @@ def _sample(scan: DiffractionScan) -> tuple[NDArray[np.float64], NDArray[np.intp
     for number, values in scan.patterns.pick(chosen):
         row, column = divmod(number, columns)
         quarter = 2 * (2 * row >= rows) + (2 * column >= columns)
-        quarters[quarter] += values
+        sum_patterns(_summable(values)[None], total=quarters[quarter], n_threads=1)
         numbers[quarter] += 1
     if not np.isfinite(quarters).all():
         raise ReadError(f"path: {scan.source} holds patterns with NaN or infinite pixels, replace them")
@@ -328,8 +328,7 @@ def _stream(
             with patterns.open(nbytes, None if device is None else _page_locked) as read:
                 while (job := take()) is not None:
                     for first, block in read(job):
-                        values = block if block.dtype.name in PIXEL_TYPES else block.astype(np.float64)
-                        sums[first : first + len(block)] = summing(values)
+                        sums[first : first + len(block)] = summing(_summable(block))
                         if progress is not None:
                             with lock:
                                 done += len(block)
@@ -346,6 +345,11 @@ def _stream(
         finally:
             waiting = iter(())
     return sums
+
+
+def _summable(patterns: NDArray[Any]) -> NDArray[Any]:
+    """Return patterns in a dtype that the kernels take."""
+    return patterns if patterns.dtype.name in PIXEL_TYPES else patterns.astype(np.float64)
 
 
 def _on_host(detectors: VirtualDetectors) -> Callable[[NDArray[Any]], Any]:
