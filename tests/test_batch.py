@@ -138,7 +138,7 @@ def test_shards_come_to_the_same(campaign, done, tmp_path, count):
 def test_shards_that_are_not_done_are_told_by_merge(campaign, tmp_path):
     assert run(campaign, "-o", tmp_path / "out", "--shard", "1/3").exit_code == 1
     merged = run("merge", tmp_path / "out")
-    assert merged.exit_code == 1 and "3 parts are not done yet" in merged.output
+    assert merged.exit_code == 1 and "parts not done yet: 3" in merged.output
     reasons = [row["reason"] for row in rows_of(tmp_path / "out" / "failures.csv")]
     assert sum("not done yet" in reason for reason in reasons) == 3
 

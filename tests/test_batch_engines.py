@@ -12,10 +12,11 @@ from click.testing import CliRunner
 
 from contextem.batch import engines, part
 from contextem.batch.engines import Threads, card_cluster
-from contextem.batch.memory import Budget, default_memory, held_memory, peak_memory
-from contextem.batch.part import NoRoom, Work
+from contextem.batch.memory import Budget, _group_limits, default_memory, held_memory, peak_memory
+from contextem.batch.part import Work
 from contextem.batch.plan import Options, make_parts, model_digest
 from contextem.batch.run import run
+from contextem.batch.store import NoRoom
 from contextem.cli import main
 from contextem.model import packaged_model
 from contextem.sidecar import settings_of
@@ -36,7 +37,7 @@ def parts(campaign):
 
 
 def work_in(folder, **told):
-    options = Options(None, model_digest(packaged_model()))
+    options = Options(str(packaged_model()), model_digest(packaged_model()))
     return Work(**{"output": str(folder), "options": options, "device": None, "memory": 4 * GIB, "threads": 1, **told})
 
 
@@ -152,6 +153,20 @@ def test_half_of_the_memory_is_the_default():
     (total,) = (line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
     assert 0 < default_memory() <= (int(total) << 10) // 2
     assert 0 < held_memory() <= peak_memory()
+
+
+def test_limits_of_control_groups_are_those_of_all_groups_above(tmp_path):
+    root, told = tmp_path / "cgroup", tmp_path / "told"
+    (root / "slurm" / "job_7").mkdir(parents=True)
+    (root / "slurm" / "memory.max").write_text("4000000000\n")
+    (root / "slurm" / "job_7" / "memory.max").write_text("max\n")
+    told.write_text("0::/slurm/job_7\n")
+    assert list(_group_limits(root, told)) == [4000000000]
+    (root / "memory" / "job").mkdir(parents=True)
+    (root / "memory" / "job" / "memory.limit_in_bytes").write_text("1000\n")
+    told.write_text("3:cpu:/job\n2:memory,pids:/job\n")
+    assert list(_group_limits(root, told)) == [1000]
+    assert list(_group_limits(root, tmp_path / "nothing")) == []
 
 
 @pytest.mark.parametrize(

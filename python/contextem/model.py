@@ -239,6 +239,12 @@ def packaged_model() -> Path:
     return Path(str(files("contextem") / "data" / "model"))
 
 
+def find_model(path: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder that `load_model` takes for a path, or for the name of a packaged model."""
+    folder = packaged_model() if path is None else Path(path)
+    return packaged_model() / str(path) if not folder.exists() and str(path) in COMPARED else folder
+
+
 def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     """Load a trained classifier.
 
@@ -265,9 +271,7 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     >>> ctm.load_model().config.n_max
     10
     """
-    folder = packaged_model() if path is None else Path(path)
-    if not folder.exists() and str(path) in COMPARED:
-        folder = packaged_model() / str(path)
+    folder = find_model(path)
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(

@@ -114,18 +114,13 @@ def run(
     from contextem.batch.plan import Options, Shard, make_parts, model_digest
     from contextem.batch.run import run as run_parts
     from contextem.batch.store import Store
-    from contextem.model import load_model, packaged_model
+    from contextem.model import find_model, load_model
 
-    share = Shard.of_slurm() if shard is None else Shard.parse(shard)
+    share = (Shard.of_slurm() or Shard()) if shard is None else Shard.parse(shard)
     limit = default_memory() if memory is None else _bytes(memory)
     load_model(model_folder)  # what is wrong with it is told before anything else is done
-    options = Options(
-        None if model_folder is None else str(model_folder.absolute()),
-        model_digest(model_folder or packaged_model()),
-        series,
-        estimate_angles,
-        correct_scan,
-    )
+    folder = find_model(model_folder).absolute()
+    options = Options(str(folder), model_digest(folder), series, estimate_angles, correct_scan)
     settings = {file: said.of(file) for file in _chosen(inputs, output)}
     for each in settings.values():
         each.context()  # what is missing is told before the first is classified
@@ -138,10 +133,10 @@ def run(
     click.echo(_told(done, output))
     if profile:
         click.echo(_profile(done))
-    if (share or Shard()).count == 1:
+    if share.count == 1:
         click.echo(merge_shares(output).told())
     else:
-        click.echo(f"when all {share.count} shares are done: contextem batch merge {output}" if share else "")
+        click.echo(f"when all {share.count} shares are done: contextem batch merge {output}")
     _tell_failures(done.failures)
 
 

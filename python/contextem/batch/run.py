@@ -79,7 +79,7 @@ def run(
     """
     store, shard = Store(Path(work.output)), shard or Shard()
     start = time.perf_counter()
-    with locked(store.locks, shard) as alone:
+    with store.full_disk_told(), locked(store.locks, shard) as alone:
         if alone:
             store.sweep()
         store.extend_plan(parts)

@@ -13,9 +13,12 @@ temporary name, and the next one removes it.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,17 @@ from contextem.batch.plan import Part
 
 SCHEMA = 1
 """Version of the files in the output folder."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NoRoom(OSError):
+    """The disk of the output folder is full: no part can be finished any more."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a file could not be written because there is no room for it."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,19 @@ class Store:
     def tables(self) -> Path:
         """Folder of the tables."""
         return self.folder / "columns"
+
+    @contextmanager
+    def full_disk_told(self) -> Iterator[None]:
+        """Raise `NoRoom`, which says what to do, where something in the block finds the disk full."""
+        try:
+            yield
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            raise NoRoom(
+                f"output: {self.folder} cannot take any more ({os.strerror(error.errno or 0).lower()}); what is "
+                "finished stays, make room and run the same command again"
+            ) from error
 
     def table(self, part: Part) -> Path:
         """Return where the table of a part lies."""
