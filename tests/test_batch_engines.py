@@ -72,10 +72,26 @@ def test_full_disk_stops_the_others(parts, tmp_path, monkeypatch, code):
     assert len(begun) < len(parts)
 
 
-def test_a_process_for_each_card_comes_to_the_same(campaign, parts, tmp_path):
+@pytest.fixture(scope="module")
+def by_threads(campaign, tmp_path_factory):
+    """Output of threads of this process."""
+    output = tmp_path_factory.mktemp("threads") / "out"
+    assert CliRunner().invoke(main, ["batch", str(campaign), "-o", str(output)]).exit_code == 1
+    return output
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_processes_comes_to_the_same(parts, by_threads, tmp_path, workers):
+    pytest.importorskip("distributed")
+    with engines.local_cluster(workers, 1, 8 * GIB) as engine:
+        assert len(engine.client.scheduler_info(n_workers=-1)["workers"]) == workers
+        run(parts, work_in(tmp_path), engine)
+    assert digests(tmp_path, merged=False) == digests(by_threads, merged=False)
+
+
+def test_a_process_for_each_card_comes_to_the_same(parts, by_threads, tmp_path):
     """The processes are those of cards, the device that they compute on is the CPU."""
     pytest.importorskip("distributed")
-    assert CliRunner().invoke(main, ["batch", str(campaign), "-o", str(tmp_path / "threads")]).exit_code == 1
     with card_cluster(["0", "1"], 4 * GIB) as cards:
         workers = cards.client.scheduler_info(n_workers=-1)["workers"].values()
         assert sorted(each["resources"]["GPU"] for each in workers) == [1.0, 1.0]
@@ -83,7 +99,7 @@ def test_a_process_for_each_card_comes_to_the_same(campaign, parts, tmp_path):
         assert sorted(seen.values()) == ["0", "1"]
         assert all(address.startswith("tcp://127.0.0.1:") for address in seen)
         run(parts, work_in(tmp_path / "cards", device="cpu"), cards)
-    assert digests(tmp_path / "cards", merged=False) == digests(tmp_path / "threads", merged=False)
+    assert digests(tmp_path / "cards", merged=False) == digests(by_threads, merged=False)
     lines = (tmp_path / "cards" / "log" / "shard-1-of-1.jsonl").read_text().splitlines()
     assert {json.loads(line)["device"] for line in lines} == {"cpu"}
 
