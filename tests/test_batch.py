@@ -115,6 +115,20 @@ def test_long_series_is_cut_into_stretches_with_the_same_columns(campaign, done,
     assert cut["micrograph"].to_pylist() == whole["micrograph"].to_pylist()
 
 
+def test_series_that_is_cut_otherwise_is_done_again_when_that_is_said(campaign, done, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    shutil.copytree(done, output)
+    monkeypatch.setattr("contextem.batch.plan.SPLIT", -(-(campaign / "series.npy").stat().st_size // 2))
+    refused = run(campaign, "-o", output)
+    assert refused.exit_code == 2 and "holds results of series.npy that were made" in refused.output
+    assert digests(output) == digests(done)
+    assert run(campaign, "-o", output, "--overwrite").exit_code == 1
+    assert (output / "columns" / "series.npy.parquet").is_dir()
+    monkeypatch.undo()
+    assert run(campaign, "-o", output, "--overwrite").exit_code == 1
+    assert digests(output) == digests(done)
+
+
 # The same whoever does it
 
 

@@ -50,10 +50,9 @@ def locked(folder: Path, shard: Shard | None) -> Iterator[bool]:
     Occupied
         If a run holds this share, or divides the work in another way.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     name = "whole" if shard is None or shard.count == 1 else f"shard-{shard.number}-of-{shard.count}"
     own = FileLock(folder / f"{name}.lock")
-    with FileLock(folder / _GATE, timeout=_PATIENCE):
+    with gate(folder):
         held = [path.stem for path in sorted(folder.glob("*.lock")) if path.name != _GATE and _is_held(path)]
         beside = [other for other in held if _can_work_beside(name, other)]
         for other in held:
@@ -73,6 +72,18 @@ def locked(folder: Path, shard: Shard | None) -> Iterator[bool]:
         yield not beside
     finally:
         own.release()
+
+
+def gate(folder: Path) -> FileLock:
+    """Return a lock that all runs take for a moment, one after the other, as a context.
+
+    Parameters
+    ----------
+    folder : Path
+        For the files of the locks; made if it is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / _GATE, timeout=_PATIENCE)
 
 
 def _can_work_beside(name: str, other: str) -> bool:

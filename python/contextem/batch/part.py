@@ -162,8 +162,8 @@ def failed(part: Part, options: Options, error: BaseException) -> Outcome:
 
 
 @lru_cache(maxsize=1)
-def _model(folder: str) -> Model:
-    return load_model(folder)
+def _model(options: Options) -> Model:
+    return load_model(options.model)
 
 
 @lru_cache(maxsize=1)
@@ -192,7 +192,7 @@ def _classify(recording: _Recording, work: Work) -> tuple[Classification, dict[s
         result = classify(
             images,
             recording.context,
-            model=_model(work.options.model),
+            model=_model(work.options),
             device=work.device,
             estimate_angles=work.options.estimate_angles,
         )
@@ -221,7 +221,6 @@ def _recordings(part: Part, work: Work, store: Store) -> list[_Recording]:
         return _Recording(name, frame, nbytes, prepared, context)
 
     read_as_said = partial(read_micrograph, path, settings, context.lattice_constant)
-
     with stage("read"):
         series = open_series(path, **recording_given(settings, context.lattice_constant))
     nbytes = BYTES_PER_MICROGRAPH + BYTES_PER_PIXEL * math.prod(series.shape)
@@ -276,7 +275,7 @@ def _scan(part: Part, work: Work, store: Store, context: Context) -> _Recording:
             )
         for image, detector in zip(computed.images, chosen, strict=True):
             require_recording(image, Path(part.path))
-            write_image(store.image(part, detector.name), image)
+            write_image(store.image(part, detector), image)
         told = {"geometry": computed.geometry.to_dict(), "warnings": computed.remarks}
         return [with_origins(image, settings) for image in computed.images], told
 
