@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contextem as ctm
-from contextem.batch.lock import Occupied, locked
+from contextem.batch.lock import Occupied, is_alone, locked
 from contextem.batch.plan import Shard, named
 from contextem.batch.store import Store
 from contextem.cli import main
@@ -314,15 +314,15 @@ def test_second_run_on_the_same_output_is_refused_with_the_name_of_the_first(cam
 
 
 def test_shares_of_one_division_work_side_by_side_and_no_others(tmp_path):
-    with locked(tmp_path, Shard(1, 3)) as alone:
-        assert alone
-        with locked(tmp_path, Shard(2, 3)) as second:
-            assert not second
+    with locked(tmp_path, Shard(1, 3)):
+        assert is_alone(tmp_path, Shard(1, 3))
+        with locked(tmp_path, Shard(2, 3)):
+            assert not is_alone(tmp_path, Shard(1, 3))
         for other in (Shard(1, 3), Shard(1, 2), Shard(1, 1), None):
             with pytest.raises(Occupied, match=r"process \d+ of .* \(shard 1 of 3\)"), locked(tmp_path, other):
                 pass
-    with locked(tmp_path, None) as alone:
-        assert alone
+    with locked(tmp_path, None):
+        assert is_alone(tmp_path, None)
 
 
 def test_full_disk_ends_with_a_sentence_and_goes_on_when_there_is_room(campaign, done, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from contextem.batch.engines import Engine
-from contextem.batch.lock import gate, locked
+from contextem.batch.lock import gate, is_alone, locked
 from contextem.batch.part import Outcome, Work
 from contextem.batch.plan import Options, Part, Shard
 from contextem.batch.store import Store
@@ -79,11 +79,11 @@ def run(
     """
     store, shard = Store(Path(work.output)), shard or Shard()
     start = time.perf_counter()
-    with store.full_disk_told(), locked(store.locks, shard) as alone:
-        if alone:
-            store.sweep()
+    with store.full_disk_told(), locked(store.locks, shard):
         own = shard.of(parts)
         with gate(store.locks):
+            if is_alone(store.locks, shard):
+                store.sweep()
             left, failures = _left(own, store, work.options, overwrite)
             outdated = [each["name"] for each in store.outdated(parts) if store.record(each["name"])]
             if outdated and not overwrite:
