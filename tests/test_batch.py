@@ -368,6 +368,13 @@ def test_what_is_missing_is_told_before_anything_is_done(campaign, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_extra_that_is_missing_is_named(campaign, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    refused = run(campaign, "-o", tmp_path / "out")
+    assert refused.exit_code == 2 and not (tmp_path / "out").exists()
+    assert "pyarrow: is not installed, it comes with pip install 'contextem[batch]'" in refused.output
+
+
 def test_names_tell_files_apart():
     paths = ["/a/x/f.tif", "/b/x/f.tif", "/b/g.tif"]
     assert named(paths, set()) == {"/a/x/f.tif": "a/x/f.tif", "/b/x/f.tif": "b/x/f.tif", "/b/g.tif": "g.tif"}

@@ -283,7 +283,7 @@ def require_recording(micrograph: Micrograph, file: Path) -> None:
 
 def sentence(error: Exception) -> str:
     """Return what went wrong in one sentence."""
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and "pip install" not in str(error):
         return f"{error.name} is not installed; install the extra that brings it, see the README"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror.lower()}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextem._extras import needs_extra
 from contextem._options import Said, file_options, scan_options
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def run(
     from contextem.batch.store import Store
     from contextem.model import find_model, load_model
 
+    with needs_extra("batch"):
+        import pyarrow  # noqa: F401 - every worker needs it
     share = (Shard.of_slurm() or Shard()) if shard is None else Shard.parse(shard)
     limit = default_memory() if memory is None else _bytes(memory)
     load_model(model_folder)  # what is wrong with it is told before anything else is done
