@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem._extras import needs_extra
-from contextem._options import Said, file_options, scan_options
+from contextem._options import Said, classifier_options, file_options, scan_options
 
 if TYPE_CHECKING:
     from contextem.batch.engines import Engine
@@ -52,18 +52,7 @@ def batch() -> None:
     show_default=True,
     help="Of a series classify each frame, or their average after registration.",
 )
-@click.option(
-    "--model",
-    "model_folder",
-    type=click.Path(path_type=Path),
-    help="Folder of a trained model; the packaged one by default.",
-)
-@click.option(
-    "--estimate-angles/--no-estimate-angles",
-    default=None,
-    help="Take the collection angles from the image, or nominal ones; by default from the image where none are stated.",
-)
-@click.option("--correct-scan", is_flag=True, help="Take row jitter and drift out of the images first.")
+@classifier_options
 @click.option("--workers", type=click.IntRange(1), help="Parts at once; by default one for each core.")
 @click.option("--processes", is_flag=True, help="Workers are processes, a dask cluster on this machine.")
 @click.option("--scheduler", metavar="ADDRESS", help="Workers are those of a dask scheduler, or of its scheduler file.")
@@ -77,7 +66,9 @@ def batch() -> None:
     help="Do the I-th of N shares only; by default that of the task, in a SLURM array.",
 )
 @click.option(
-    "--memory", metavar="SIZE", help="Such as 8G, which all workers together may take; by default half of it."
+    "--memory",
+    metavar="SIZE",
+    help="Of this machine, that all workers together may take, such as 8G; by default half of it.",
 )
 @click.option("--profile", is_flag=True, help="Say at the end where the time went.")
 @click.option(
