@@ -68,7 +68,7 @@ def batch() -> None:
 @click.option(
     "--memory",
     metavar="SIZE",
-    help="Of this machine, that all workers together may take, such as 8G; by default half of it.",
+    help="Such as 8G, which all workers of this machine may take; by default half of it.",
 )
 @click.option("--profile", is_flag=True, help="Say at the end where the time went.")
 @click.option(
