@@ -50,9 +50,40 @@ CONTEXTEM_HD Values<float, 4> read_once(const float* where) {
 #endif
 }
 
-template <int n, class T>
-CONTEXTEM_HD Values<T, n> read_values(const T* where) {
-    return *reinterpret_cast<const Values<T, n>*>(where);
+// Through the read-only cache.
+CONTEXTEM_HD float read_constant(const float* where) {
+#if defined(__CUDA_ARCH__)
+    return __ldg(where);
+#else
+    return *where;
+#endif
+}
+
+CONTEXTEM_HD double read_constant(const double* where) {
+#if defined(__CUDA_ARCH__)
+    return __ldg(where);
+#else
+    return *where;
+#endif
+}
+
+CONTEXTEM_HD Values<float, 4> read_weights(const float* where) {
+#if defined(__CUDA_ARCH__)
+    const float4 found = __ldg(reinterpret_cast<const float4*>(where));
+    return {{found.x, found.y, found.z, found.w}};
+#else
+    return {{where[0], where[1], where[2], where[3]}};
+#endif
+}
+
+CONTEXTEM_HD Values<double, 4> read_weights(const double* where) {
+#if defined(__CUDA_ARCH__)
+    const double2 one = __ldg(reinterpret_cast<const double2*>(where));
+    const double2 two = __ldg(reinterpret_cast<const double2*>(where) + 1);
+    return {{one.x, one.y, two.x, two.y}};
+#else
+    return {{where[0], where[1], where[2], where[3]}};
+#endif
 }
 
 CONTEXTEM_HD int strip_count(int n_quads) { return (n_quads + strip_quads - 1) / strip_quads; }
@@ -95,6 +126,7 @@ struct HeldQuads {
 
 struct VectorStage {
     static constexpr bool keeps_corners = false;
+    static constexpr int together = 1;
     using Held = HeldQuads;
     PatchesView<float> patches;
 
@@ -150,7 +182,7 @@ struct VectorStage {
     }
 };
 
-// ---- any patches, and columns of an image ----------------------------------------------------------------------------
+// ---- any patches, and columns of an image ---------------------------------------------------------------------------
 
 template <class T>
 struct PatchSamples {
@@ -188,6 +220,7 @@ struct ColumnSamples {
 template <class T, class Samples>
 struct SampleStage {
     static constexpr bool keeps_corners = true;
+    static constexpr int together = 2;
     struct Held {};
     Samples samples;
 
@@ -230,7 +263,8 @@ struct SampleStage {
             if (!table.folded) {
                 out[slot] = between(corner, pixel);
             } else if (corner.down == T(0) && corner.right == T(0)) {
-                put_folded(fold(pixel[0], pixel[back], pixel[up], pixel[up + back]), out + slot);
+                put_folded(fold(read_constant(pixel), read_constant(pixel + back), read_constant(pixel + up),
+                                read_constant(pixel + up + back)), out + slot);
             } else {
                 put_folded(fold(between(corner, pixel), between(corner, pixel + back), between(corner, pixel + up),
                                 between(corner, pixel + up + back)),
@@ -244,33 +278,34 @@ private:
     CONTEXTEM_HD T between(const PatchCorner<T>& corner, const T* pixel) const {
         const Index next_row = corner.down > T(0) ? samples.row_stride() : 0;
         const Index next_column = corner.right > T(0) ? samples.column_stride() : 0;
-        const T* const beside = pixel + next_column;
-        const T one = std::fma(corner.down, pixel[next_row] - pixel[0], pixel[0]);
-        const T two = std::fma(corner.down, beside[next_row] - beside[0], beside[0]);
-        return std::fma(corner.right, two - one, one);
+        const auto column = [&](const T* here) {
+            const T value = read_constant(here);
+            return std::fma(corner.down, read_constant(here + next_row) - value, value);
+        };
+        const T value = column(pixel);
+        return std::fma(corner.right, column(pixel + next_column) - value, value);
     }
 };
 
-// ---- panel x weights -------------------------------------------------------------------------------------------------
+// ---- panel x weights ------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Sums {
     T value[widest_group][Tile<T>::per_lane];
 };
 
-template <int width, class T>
+template <int width, int together, class T>
 CONTEXTEM_HD void multiply(const T* weights /* (count, row_pitch) */, const T* plane /* (count, pitch) */, int count,
-                           int lane, Sums<T>& sums) {
+                           Sums<T>& sums) {
     constexpr int per_lane = Tile<T>::per_lane;
 #if defined(__CUDA_ARCH__)
-#pragma unroll 1
+#pragma unroll together
 #endif
-    for (int q = 0; q < count; ++q) {
-        const auto sample = read_values<per_lane>(plane + q * Tile<T>::pitch + lane * per_lane);
-        const T* row = weights + q * row_pitch(width);
+    for (; count > 0; --count, weights += row_pitch(width), plane += Tile<T>::pitch) {
+        const auto sample = *reinterpret_cast<const Values<T, per_lane>*>(plane);
         CONTEXTEM_UNROLL
         for (int i = 0; i < width; i += 4) {
-            const auto weight = read_values<4>(row + i);
+            const auto weight = read_weights(weights + i);
             CONTEXTEM_UNROLL
             for (int k = 0; k < 4 && i + k < width; ++k) {
                 CONTEXTEM_UNROLL
@@ -282,19 +317,19 @@ CONTEXTEM_HD void multiply(const T* weights /* (count, row_pitch) */, const T* p
     }
 }
 
-// Adds a strip to the sums of one thread, whose warp takes `group`.
-template <class T>
+// Adds a strip to the sums of one thread, whose warp takes `group`; so many samples `together` as registers are left.
+template <int together, class T>
 CONTEXTEM_HD void multiply_strip(const DeviceTableView<T>& table, const ModeGroup& group, int strip, int lane,
                                  const T* panel, Sums<T>& sums) {
     const int begin = strip_begin(table, strip);
     const int count = strip_begin(table, strip + 1) - begin;
     const T* weights = table.weights + group.weights + begin * row_pitch(group.width);
-    const T* plane = panel + group.plane * Tile<T>::plane;
+    const T* plane = panel + group.plane * Tile<T>::plane + lane * Tile<T>::per_lane;
     switch (group.width) {  // the same for the whole warp
-        case 6: multiply<6>(weights, plane, count, lane, sums); break;
-        case 10: multiply<10>(weights, plane, count, lane, sums); break;
-        case 15: multiply<15>(weights, plane, count, lane, sums); break;
-        default: multiply<21>(weights, plane, count, lane, sums);
+        case 6: multiply<6, together>(weights, plane, count, sums); break;
+        case 10: multiply<10, together>(weights, plane, count, sums); break;
+        case 15: multiply<15, together>(weights, plane, count, sums); break;
+        default: multiply<21, together>(weights, plane, count, sums);
     }
 }
 

@@ -10,8 +10,9 @@
 //   put        the next strip's pixels, folded -> the other panel; one barrier
 //
 // so that loads are under way while the multiply-adds run. Sums go out by way of shared memory, a row of moments at a
-// time. Shared memory does not grow with P or J; blockIdx.y counts groups beyond 16 warps. The diagonal fold is left out:
-// it needs the whole quadrant at once, and multiply-adds are not what bounds patches (see benchmarks/README.md).
+// time. Shared memory does not grow with P or J; blockIdx.y counts groups beyond 16 warps. The diagonal fold is left
+// out: it needs the whole quadrant at once, and a patch of 32 x 32 at n_max 10 takes 441 multiply-adds of a warp where
+// the time to read it leaves room for 1,500 instructions (see benchmarks/README.md).
 #include <algorithm>
 
 #include "check.cuh"
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(groups_per_block* lanes)
             stage.fetch(table, first_patch, strip + 1, thread, threads, held);
         }
         if (strip >= 0 && multiplies) {
-            multiply_strip(table, group, strip, lane, panels + strip % 2 * Tile<T>::panel, sums);
+            multiply_strip<Stage::together>(table, group, strip, lane, panels + strip % 2 * Tile<T>::panel, sums);
         }
         if (more) {
             stage.put(table, first_patch, strip + 1, thread, threads, corners, held,

@@ -1,6 +1,8 @@
 // The blocks of the moments kernel, thread by thread between its barriers, must give what the C++ kernels give.
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -9,6 +11,12 @@
 #include "moment_tile.hpp"
 
 using namespace contextem;
+
+// Values before the next address that is a multiple of 16 bytes.
+template <class T>
+Index to_alignment(const T* address) {
+    return static_cast<Index>((16 - reinterpret_cast<std::uintptr_t>(address) % 16) % 16 / sizeof(T));
+}
 
 template <class T, class Stage>
 std::vector<T> emulate(const Stage& stage, const cuda::DeviceTableView<T>& table) {
@@ -21,7 +29,7 @@ std::vector<T> emulate(const Stage& stage, const cuda::DeviceTableView<T>& table
             const cuda::GroupBlock block = table.blocks[y];
             // what a thread reads without having been written in this strip is a NaN
             std::vector<T> panels(Tile::values + 4, unwritten);
-            T* const shared = panels.data() + (16 - reinterpret_cast<std::uintptr_t>(panels.data()) % 16) % 16 / sizeof(T);
+            T* const shared = panels.data() + to_alignment(panels.data());
             std::vector<cuda::PatchCorner<T>> corners;
             if constexpr (Stage::keeps_corners) {
                 for (int i = 0; i < Tile::patches; ++i) {
@@ -40,7 +48,7 @@ std::vector<T> emulate(const Stage& stage, const cuda::DeviceTableView<T>& table
                 }
                 for (int t = 0; t < block.n_groups * cuda::lanes && strip >= 0; ++t) {
                     const auto& group = table.groups[block.first_group + t / cuda::lanes];
-                    multiply_strip(table, group, strip, t % cuda::lanes, here, sums[static_cast<std::size_t>(t)]);
+                    cuda::multiply_strip<1>(table, group, strip, t % cuda::lanes, here, sums[static_cast<std::size_t>(t)]);
                 }
                 if (strip >= 0) {
                     std::fill(here, here + Tile::panel, unwritten);
@@ -133,7 +141,7 @@ void columns_and_patches(int n_max, Index size, Index count, bool with_parity = 
     for (const double value : numbers(static_cast<int>(count * size * pitch + 8), 3)) {
         stack.push_back(static_cast<T>(value));
     }
-    const Index aligned = static_cast<Index>((16 - reinterpret_cast<std::uintptr_t>(stack.data()) % 16) % 16 / sizeof(T));
+    const Index aligned = to_alignment(stack.data());
     const std::vector<double> exact_stack(stack.begin(), stack.end());
     for (const auto& [offset, row_stride] : {std::pair(aligned, size), {aligned, pitch}, {aligned + 1, size}}) {
         const PatchesView<T> patches = {stack.data() + offset, count, size, size * row_stride, row_stride, 1};
