@@ -1,4 +1,4 @@
-"""The CUDA kernels, compiled for every architecture of a release: no warnings, and no spills where speed is promised."""
+"""The CUDA kernels, compiled for every architecture of a release: no warnings, no spills where speed is promised."""
 
 from __future__ import annotations
 
@@ -86,3 +86,14 @@ def test_all_kernels_compile_for_all_architectures_and_the_main_ones_do_not_spil
         assert len(main) == 6
         assert [kernel for kernel in main if kernel.spilled] == []
         assert all(kernel.shared <= 48 * 1024 for kernel in main)  # without asking for more
+
+
+def test_the_ladder_of_kernels_compiles_with_the_line_it_gives(tmp_path):
+    if shutil.which("nvcc") is None:
+        pytest.skip("not on PATH: nvcc")
+    (line,) = re.findall(r"^//   (nvcc .*) && \./ladder$", (ROOT / "benchmarks/kernels/moments.cu").read_text(), re.M)
+    # where there is no device there is none to ask; the library is built by the tests of the C++ library
+    line = line.replace("-arch=native", "-arch=sm_90").replace("cpp/src/*.cpp -o ladder", f"-dc -odir {tmp_path}")
+    strict = f"{line} -Xcompiler=-Wall,-Wextra --Werror=all-warnings"
+    run = subprocess.run(strict, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
