@@ -156,6 +156,18 @@ def test_threads_share_a_large_image(scale, interpolation):
     assert (abs(one - expected) <= pixel_bound(*arguments, scale, interpolation)).all()
 
 
+def test_samples_closer_than_a_pixel_at_the_border():
+    # those inside start on a pixel and end before the next one, or the other way round
+    basis = ctm.ZernikeBasis(6, 3)
+    gradient = np.random.default_rng(0).normal(size=(4, basis.n_modes))
+    positions = np.array([(4.0, 0.0), (0.0, 4.0), (4.0, 8.0), (6.0, 4.0)])
+    for scale in (0.3, [[0.3, 0], [0, -0.3]], [[-0.3, 0], [0, 0.3]]):
+        arguments = gradient, positions, basis, (7, 9)
+        actual = ctm.column_moments_adjoint(*arguments, scale=scale)
+        expected = ctm.column_moments_adjoint(*arguments, scale=scale, backend="reference")
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-15)
+
+
 def test_parts_of_the_columns_add_up():
     rng = np.random.default_rng(1)
     basis, shape = ctm.ZernikeBasis(6, 16), (90, 70)

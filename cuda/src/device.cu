@@ -22,6 +22,26 @@ int runtime_version() {
     return version;
 }
 
+int driver_version() {
+    int version = 0;
+    if (cudaDriverGetVersion(&version) != cudaSuccess) {
+        cudaGetLastError();
+        return 0;
+    }
+    return version;
+}
+
+bool is_capturing(void* stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    const cudaError_t asked = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
+    if (asked == cudaErrorStreamCaptureImplicit) {  // the legacy stream, while another one is captured
+        cudaGetLastError();
+        return true;
+    }
+    check(asked, "stream");
+    return status != cudaStreamCaptureStatusNone;
+}
+
 DeviceGuard::DeviceGuard(int device) : previous_(0) {
     check(cudaGetDevice(&previous_), "device");
     if (device != previous_) {
@@ -41,9 +61,9 @@ DeviceTable<T>::DeviceTable(const MomentTable<T>& table, int device) : device_(d
     const DeviceGuard guard(device);
     check(cudaMalloc(&memory_, weight_bytes + index_bytes), "moment table");
     auto* bytes = static_cast<unsigned char*>(memory_);
-    cudaError_t copied = cudaMemcpy(bytes, packed.weights.data(), weight_bytes, cudaMemcpyHostToDevice);
+    cudaError_t copied = copy_to_device(bytes, packed.weights.data(), weight_bytes);
     if (copied == cudaSuccess) {
-        copied = cudaMemcpy(bytes + weight_bytes, indices.data(), index_bytes, cudaMemcpyHostToDevice);
+        copied = copy_to_device(bytes + weight_bytes, indices.data(), index_bytes);
     }
     if (copied != cudaSuccess) {
         cudaFree(memory_);
