@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import stand_in_card
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -177,13 +178,6 @@ def test_a_small_network_trains_through_it():
     assert losses[-1] < 0.1 * losses[0]
 
 
-class CudaLookalike(torch.Tensor):
-    """A tensor that says it lies in CUDA memory."""
-
-    is_cuda = property(lambda self: True)
-    device = property(lambda self: torch.device("cuda", 0))
-
-
 def test_bad_input_gets_one_sentence():
     image, positions = scene()
     basis = ctm.ZernikeBasis(3, 6)
@@ -208,14 +202,25 @@ def test_bad_input_gets_one_sentence():
         autograd.rotation_invariants(torch.ones(2, 5), basis)
     with pytest.raises(TypeError, match="image: expected a tensor on the CPU or a CUDA device, got one on meta"):
         moments(torch.ones(9, 9, device="meta"), positions, basis)
-    sentence = "{}: expected no gradient in CUDA memory, where the adjoint has no kernel yet"
-    asking = torch.ones(9, 9).as_subclass(CudaLookalike).requires_grad_()
-    with pytest.raises(TypeError, match=sentence.format("image")):
-        moments(asking, positions, basis)
-    with pytest.raises(TypeError, match=sentence.format("positions")):
-        moments(asking.detach(), asking, basis)
-    with pytest.raises(TypeError, match=sentence.format("patches")):
-        autograd.patch_moments(asking, basis)
+
+
+def test_in_cuda_memory_the_kernels_of_the_device_are_differentiated(monkeypatch):
+    image, positions = scene()
+    basis = ctm.ZernikeBasis(3, 6)
+    on_host = autograd.column_moments(image, positions, basis, scale=0.5).detach()
+    extension = stand_in_card.install(monkeypatch)
+    positions.requires_grad_()
+    moments = autograd.column_moments(image, positions, basis, scale=0.5)
+    assert torch.equal(moments.detach(), on_host)
+    moments.sum().backward()  # a gradient of strides 0
+    assert extension.calls == ["column_moments", "column_moments_adjoint", "column_moments_position_gradient"]
+    assert gradcheck(lambda i, p: autograd.column_moments(i, p, basis, scale=0.5), (image, positions))
+    assert gradgradcheck(lambda i: autograd.column_moments(i, positions.detach(), basis) ** 2, (image,))
+    patches = torch.tensor(np.random.default_rng(0).normal(size=(3, 6, 6)), requires_grad=True)
+    assert gradgradcheck(lambda x: autograd.patch_moments(x, basis) ** 2, (patches,))
+    assert extension.calls[-1] in ("patch_moments", "patch_moments_adjoint")
+    with pytest.raises(TypeError, match=r"positions: expected a float64 tensor on .* like the image, got list"):
+        autograd.column_moments(image, [(3.0, 4.0)], basis)
 
 
 @pytest.mark.gpu
@@ -225,3 +230,14 @@ def test_moments_in_cuda_memory_without_a_gradient(cuda_arrays):
     on_device = autograd.column_moments(cuda_arrays(image.detach()), cuda_arrays(positions), basis)
     assert on_device.is_cuda
     torch.testing.assert_close(on_device.cpu(), autograd.column_moments(image, positions, basis).detach())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scale", [1.0, 0.7, MATRIX])
+def test_derivatives_in_cuda_memory(cuda_arrays, scale):
+    image, positions = (cuda_arrays(tensor.detach()).requires_grad_() for tensor in scene())
+    basis = ctm.ZernikeBasis(3, 6)
+    assert gradcheck(lambda i, p: autograd.column_moments(i, p, basis, scale=scale), (image, positions))
+    assert gradgradcheck(lambda i: autograd.column_moments(i, positions.detach(), basis, scale=scale), (image,))
+    patches = cuda_arrays(np.random.default_rng(0).normal(size=(3, 6, 6))).requires_grad_()
+    assert gradgradcheck(lambda x: autograd.patch_moments(x, basis) ** 2, (patches,))

@@ -73,6 +73,9 @@ class Recorder:
         self.calls.append(("MomentTable", arguments))
         return "table"
 
+    def is_capturing(self, stream, device):
+        return False
+
     def __getattr__(self, name):
         return lambda *arguments: self.calls.append((name, arguments))
 
@@ -175,9 +178,123 @@ def test_a_build_without_cuda_says_so(cupy, monkeypatch):
     assert _kernels.describe()["cuda"] == "not built"
 
 
+class Foreign:
+    """An array of another library, of which only the exchange is known."""
+
+    def __init__(self, host, device=None, interface=None):
+        self.host = host
+        if device is not None:
+            self.__dlpack__ = lambda **_: None
+            self.__dlpack_device__ = lambda: (device, 0)
+        if interface is not None:
+            self.__cuda_array_interface__ = interface
+
+
+@pytest.mark.parametrize("device", [2, 13])
+def test_arrays_of_other_libraries_are_taken_through_dlpack(cupy, extension, device):
+    cupy.from_dlpack = lambda array: DeviceLookalike(array.host)
+    image, positions = Foreign(np.ones((20, 20)), device, {"mask": 1}), Foreign(np.ones((4, 2)), device)
+    basis = ctm.ZernikeBasis(2, 9)
+    assert isinstance(ctm.column_moments(image, positions, basis), DeviceLookalike)
+    assert ctm.extract_patches(image, positions, 5).shape == (4, 5, 5)
+    assert ctm.patch_moments(Foreign(np.zeros((3, 9, 9)), device), basis).shape == (3, 6)
+    assert ctm.patch_moments_adjoint(Foreign(np.zeros((3, 6)), device), basis).shape == (3, 9, 9)
+    with pytest.raises(TypeError, match="positions: expected a cupy array on the image's device, got ndarray"):
+        ctm.column_moments(image, positions.host, basis)
+
+
+def test_arrays_of_other_libraries_are_taken_through_their_interface(cupy, extension):
+    cupy.asarray = lambda array: DeviceLookalike(array.host)
+    patches = Foreign(np.zeros((3, 9, 9)), interface={"data": (1, False)})
+    assert ctm.patch_moments(patches, ctm.ZernikeBasis(2, 9)).shape == (3, 6)
+    masked = Foreign(np.zeros((3, 9, 9)), interface={"data": (1, False), "mask": object()})
+    with pytest.raises(TypeError, match="patches: masked arrays are not supported"):
+        ctm.patch_moments(masked, ctm.ZernikeBasis(2, 9))
+
+
+def test_arrays_of_other_libraries_are_refused_where_nothing_takes_them(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    basis = ctm.ZernikeBasis(2, 9)
+    with pytest.raises(TypeError, match="patches: got Foreign in CUDA memory, which is taken through CuPy or a CUDA"):
+        ctm.patch_moments(Foreign(np.zeros((3, 9, 9)), 2), basis)
+    for other in (Foreign(np.zeros((3, 9, 9)), 1), Foreign(np.zeros((3, 9, 9)), 10), object()):
+        with pytest.raises(TypeError, match="patches: expected a NumPy array, a CuPy array or a torch CUDA tensor"):
+            ctm.patch_moments(other, basis)
+
+
+def test_torch_does_not_copy_what_lies_on_another_device(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    copied = torch.zeros(3)
+    monkeypatch.setattr(torch, "as_tensor", lambda array, device: copied)
+    with pytest.raises(ValueError, match="image: expected an array on torch's current CUDA device"):
+        _arrays.adopt("image", Foreign(None, interface={"data": (4096, False)}))
+    assert _arrays.adopt("image", Foreign(None, interface={"data": (copied.data_ptr(), False)})) is copied
+
+
+def test_a_numpy_array_is_told_the_way_to_the_device():
+    with pytest.raises(TypeError, match=r"expects a CuPy array .* move it there with cupy\.asarray\(image\) or torch"):
+        ctm.column_moments(np.zeros((20, 20)), np.zeros((4, 2)), ctm.ZernikeBasis(2, 9), backend="cuda")
+
+
+def test_a_table_is_not_uploaded_into_a_graph(cupy, extension, monkeypatch):
+    monkeypatch.setattr(extension, "is_capturing", lambda stream, device: (stream, device) == (1234, 0))
+    patches, basis = cupy.ndarray(np.zeros((5, 9, 9))), ctm.ZernikeBasis(2, 9)
+    with pytest.raises(RuntimeError, match=r"MomentTable: .* before a graph is captured.*; call the function once before"):
+        ctm.patch_moments(patches, basis)
+    with pytest.raises(RuntimeError, match="AdjointTable: expected a table that is on CUDA device 0 before a graph"):
+        ctm.patch_moments_adjoint(cupy.ndarray(np.zeros((5, 6))), basis)
+    monkeypatch.setattr(extension, "is_capturing", lambda stream, device: False)
+    ctm.patch_moments(patches, basis)
+    monkeypatch.setattr(extension, "is_capturing", lambda stream, device: True)
+    assert ctm.patch_moments(patches, basis).shape == (5, 6)  # the table is there
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_the_device_is_that_of_the_array(cupy, extension, device):
+    cupy.empty = lambda shape, dtype: DeviceLookalike(np.empty(shape, dtype), device)
+    ctm.patch_moments(DeviceLookalike(np.zeros((5, 9, 9)), device), ctm.ZernikeBasis(2, 9))
+    (_, (*_, made_on)), (_, (source, _, out, _)) = extension.calls
+    assert made_on == source.device == out.device == device
+
+
+def test_out_of_memory_is_one_sentence(cupy, extension, monkeypatch):
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def full(shape, dtype):
+        raise OutOfMemoryError
+
+    cupy.empty = full
+    with pytest.raises(MemoryError, match=r"out of memory on CUDA device 0: 240 bytes were wanted .* shape \(5, 6\)"):
+        ctm.patch_moments(cupy.ndarray(np.zeros((5, 9, 9))), ctm.ZernikeBasis(2, 9))
+
+
+def test_adjoints_on_mixed_devices_get_one_sentence(cupy, extension):
+    basis = ctm.ZernikeBasis(2, 9)
+    gradient, positions = cupy.ndarray(np.zeros((4, 6))), cupy.ndarray(np.zeros((4, 2)))
+    slopes = ctm.adjoint.column_moments_position_gradient
+    for image, error, sentence in [
+        (np.zeros((20, 20)), TypeError, "image: expected a cupy array like the gradient, got ndarray"),
+        (DeviceLookalike(np.zeros((20, 20)), 1), ValueError, "image: expected an array on CUDA device 0 like the grad"),
+        (cupy.ndarray(np.zeros((20, 20), np.float32)), TypeError, "image: expected float64 like the gradient"),
+    ]:
+        with pytest.raises(error, match=sentence):
+            slopes(gradient, image, positions, basis)
+    with pytest.raises(TypeError, match="positions: expected a cupy array on the gradient's device, got ndarray"):
+        ctm.column_moments_adjoint(gradient, np.zeros((4, 2)), basis, (20, 20))
+    with pytest.raises(ValueError, match="positions: expected an array on CUDA device 0 like the gradient, got one on"):
+        ctm.column_moments_adjoint(gradient, DeviceLookalike(np.zeros((4, 2)), 1), basis, (20, 20))
+    assert extension.calls == []
+
+
 @needs_extension
 def test_the_extension_imports_without_a_driver():
     facts = _kernels.describe()
+    assert (facts["cuda_driver"] == 0) <= (facts["cuda_devices"] == 0)
     assert facts["cuda_devices"] >= 0
     assert facts["cuda_runtime"] >= 11000
 

@@ -22,6 +22,26 @@ int runtime_version() {
     return version;
 }
 
+int driver_version() {
+    int version = 0;
+    if (cudaDriverGetVersion(&version) != cudaSuccess) {
+        cudaGetLastError();
+        return 0;
+    }
+    return version;
+}
+
+bool is_capturing(void* stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    const cudaError_t asked = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
+    if (asked == cudaErrorStreamCaptureImplicit) {  // the legacy stream, while another one is captured
+        cudaGetLastError();
+        return true;
+    }
+    check(asked, "stream");
+    return status != cudaStreamCaptureStatusNone;
+}
+
 DeviceGuard::DeviceGuard(int device) : previous_(0) {
     check(cudaGetDevice(&previous_), "device");
     if (device != previous_) {
@@ -37,7 +57,7 @@ DeviceTable<T>::DeviceTable(const MomentTable<T>& table, int device) : device_(d
     const std::vector<unsigned char> bytes = packed.bytes();
     const DeviceGuard guard(device);
     check(cudaMalloc(&memory_, bytes.size()), "moment table");
-    const cudaError_t copied = cudaMemcpy(memory_, bytes.data(), bytes.size(), cudaMemcpyHostToDevice);
+    const cudaError_t copied = copy_to_device(memory_, bytes.data(), bytes.size());
     if (copied != cudaSuccess) {
         cudaFree(memory_);
         check(copied, "moment table");

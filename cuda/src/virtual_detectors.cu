@@ -197,7 +197,7 @@ DeviceDetectors::DeviceDetectors(const bool* masks, Index count, Index pixels, i
     const auto copy = [&next, this](const auto& values) {
         using Value = typename std::decay_t<decltype(values)>::value_type;
         const std::size_t size = values.size() * sizeof(Value);
-        const cudaError_t copied = cudaMemcpy(next, values.data(), size, cudaMemcpyHostToDevice);
+        const cudaError_t copied = copy_to_device(next, values.data(), size);
         if (copied != cudaSuccess) {
             cudaFree(memory_);
             check(copied, "virtual detectors");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "contextem/cuda/adjoint.hpp"
 #include "contextem/cuda/device.hpp"
 #include "contextem/cuda/moments.hpp"
 #include "contextem/cuda/patches.hpp"
@@ -138,6 +139,128 @@ void moments_of_columns(const py::object& image, const py::object& positions, co
     });
 }
 
+struct AdjointWeights {
+    std::variant<std::unique_ptr<cuda::DeviceAdjointTable<float>>, std::unique_ptr<cuda::DeviceAdjointTable<double>>>
+        packed;
+};
+
+AdjointWeights make_adjoint(const DoubleArray& weights, Index size, const py::dtype& dtype, int device) {
+    if (size < 1 || weights.ndim() != 2 || weights.shape(1) != size * size || weights.shape(0) < 1) {
+        throw py::value_error("weights: expected shape (J, size * size)");
+    }
+    return with_real_type("dtype", dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const AdjointTable<T> table(weights.data(), weights.shape(0), size);
+        return AdjointWeights{std::make_unique<cuda::DeviceAdjointTable<T>>(table, device)};
+    });
+}
+
+template <class T>
+const cuda::AdjointTableView<T>& adjoint_of(const AdjointWeights& table, int device) {
+    const auto* packed = std::get_if<std::unique_ptr<cuda::DeviceAdjointTable<T>>>(&table.packed);
+    if (packed == nullptr || (**packed).device() != device) {
+        throw py::type_error("table: expected the gradient's precision and device");
+    }
+    return (**packed).view();
+}
+
+template <class T>
+MomentsView<T> gradient_view(const DeviceArray& array, Index modes) {
+    if (array.shape[1] != modes) {
+        throw py::value_error("gradient: expected shape (N, J) with J = " + std::to_string(modes));
+    }
+    return {reinterpret_cast<const T*>(array.pointer), array.shape[0], modes, array.strides[0], array.strides[1]};
+}
+
+// Memory of at least so many bytes, which the Python layer has just allocated.
+void* scratch_memory(const DeviceArray& array, std::size_t bytes) {
+    if (!array.dtype.equal(py::dtype::of<std::uint8_t>()) || static_cast<std::size_t>(array.shape[0]) < bytes) {
+        throw py::value_error("scratch: expected " + std::to_string(bytes) + " bytes as uint8");
+    }
+    return reinterpret_cast<void*>(array.pointer);
+}
+
+void expect_rows(const PositionsView& positions, Index count) {
+    if (positions.count != count) {
+        throw py::value_error("gradient: expected one row per position, got " + std::to_string(count) + " for " +
+                              std::to_string(positions.count));
+    }
+}
+
+void adjoint_to_patches(const py::object& gradient, const AdjointWeights& table, const py::object& out,
+                        std::uintptr_t stream) {
+    const DeviceArray source = device_array("gradient", gradient, 2, -1);
+    const DeviceArray result = device_array("out", out, 3, source.device);
+    with_real_type("gradient", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const cuda::AdjointTableView<T>& packed = adjoint_of<T>(table, source.device);
+        const MomentsView<T> view = gradient_view<T>(source, packed.n_modes);
+        const cuda::DeviceGuard guard(source.device);
+        cuda::patch_moments_adjoint(view, packed, output<T>(result, {view.count, packed.size, packed.size}),
+                                    reinterpret_cast<void*>(stream));
+    });
+}
+
+std::size_t image_scratch(Index count, Index rows, Index columns, Index size, const py::dtype& dtype, int device) {
+    return with_real_type("dtype", dtype, [&](auto zero) {
+        const cuda::DeviceGuard guard(device);
+        return cuda::column_adjoint_scratch<decltype(zero)>(count, rows, columns, size);
+    });
+}
+
+void adjoint_to_image(const py::object& gradient, const py::object& positions, const AdjointWeights& table,
+                      const DoubleArray& matrix, bool nearest, const py::object& scratch, const py::object& out,
+                      std::uintptr_t stream) {
+    const DeviceArray source = device_array("gradient", gradient, 2, -1);
+    const DeviceArray centres = device_array("positions", positions, 2, source.device);
+    const DeviceArray memory = device_array("scratch", scratch, 1, source.device);
+    const DeviceArray result = device_array("out", out, 2, source.device);
+    with_real_type("gradient", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const cuda::AdjointTableView<T>& packed = adjoint_of<T>(table, source.device);
+        const MomentsView<T> view = gradient_view<T>(source, packed.n_modes);
+        const PositionsView where = positions_view(centres);
+        expect_rows(where, view.count);
+        const Index rows = result.shape[0];
+        const Index columns = result.shape[1];
+        const cuda::DeviceGuard guard(source.device);
+        const std::size_t bytes = cuda::column_adjoint_scratch<T>(view.count, rows, columns, packed.size);
+        cuda::column_moments_adjoint(view, where, patch_grid(packed.size, matrix, nearest), packed, rows, columns,
+                                     scratch_memory(memory, bytes), output<T>(result, {rows, columns}),
+                                     reinterpret_cast<void*>(stream));
+    });
+}
+
+std::size_t slope_scratch(Index count, Index size, const py::dtype& dtype) {
+    return with_real_type("dtype", dtype,
+                          [&](auto zero) { return cuda::position_gradient_scratch<decltype(zero)>(count, size); });
+}
+
+void gradient_of_positions(const py::object& gradient, const py::object& image, const py::object& positions,
+                           const AdjointWeights& table, const DoubleArray& matrix, const py::object& scratch,
+                           const py::object& out, std::uintptr_t stream) {
+    const DeviceArray source = device_array("gradient", gradient, 2, -1);
+    const DeviceArray pixels = device_array("image", image, 2, source.device);
+    const DeviceArray centres = device_array("positions", positions, 2, source.device);
+    const DeviceArray memory = device_array("scratch", scratch, 1, source.device);
+    const DeviceArray result = device_array("out", out, 2, source.device);
+    if (!source.dtype.equal(pixels.dtype)) {
+        throw py::type_error("gradient: expected the image's precision");
+    }
+    with_real_type("gradient", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const cuda::AdjointTableView<T>& packed = adjoint_of<T>(table, source.device);
+        const MomentsView<T> view = gradient_view<T>(source, packed.n_modes);
+        const PositionsView where = positions_view(centres);
+        expect_rows(where, view.count);
+        const cuda::DeviceGuard guard(source.device);
+        cuda::column_moments_position_gradient(
+            view, image_view<T>(pixels), where, patch_grid(packed.size, matrix, false), packed,
+            scratch_memory(memory, cuda::position_gradient_scratch<T>(view.count, packed.size)),
+            output<double>(result, {view.count, 2}), reinterpret_cast<void*>(stream));
+    });
+}
+
 using MaskArray = py::array_t<bool, py::array::c_style>;
 
 // Patterns (S, ky, kx), pixels of each adjacent.
@@ -211,6 +334,16 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("device_count", &contextem::cuda::device_count, "Number of CUDA devices; 0 without a driver.");
     module.def("runtime_version", &contextem::cuda::runtime_version, "Version of the CUDA runtime: 13000 for 13.0.");
 
+    module.def("driver_version", &contextem::cuda::driver_version,
+               "The newest CUDA that the driver supports: 13000 for 13.0; 0 without a driver.");
+    module.def(
+        "is_capturing",
+        [](std::uintptr_t stream, int device) {
+            const contextem::cuda::DeviceGuard guard(device);
+            return contextem::cuda::is_capturing(reinterpret_cast<void*>(stream));
+        },
+        py::arg("stream"), py::arg("device"), "Whether a stream of a device is being captured into a graph.");
+
     py::class_<Table>(module, "MomentTable", "Weights (J, P * P) packed in the memory of one device, in one precision.",
                       py::module_local())
         .def(py::init(&make_table), py::arg("weights").noconvert(), py::arg("size"), py::arg("dtype"),
@@ -223,6 +356,24 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("column_moments", &moments_of_columns, py::arg("image"), py::arg("positions"), py::arg("table"),
                py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("out"), py::arg("stream"),
                "Moments (N, J) of the patches around positions (N, 2) into out.");
+
+    py::class_<AdjointWeights>(module, "AdjointTable",
+                               "Weights (J, P * P) packed for the adjoint in the memory of one device.",
+                               py::module_local())
+        .def(py::init(&make_adjoint), py::arg("weights").noconvert(), py::arg("size"), py::arg("dtype"),
+             py::arg("device"));
+    module.def("patch_moments_adjoint", &adjoint_to_patches, py::arg("gradient"), py::arg("table"), py::arg("out"),
+               py::arg("stream"), "Patches (N, P, P), the gradient (N, J) times the weights, into out.");
+    module.def("column_adjoint_scratch", &image_scratch, py::arg("count"), py::arg("rows"), py::arg("columns"),
+               py::arg("size"), py::arg("dtype"), py::arg("device"), "Bytes of scratch of column_moments_adjoint.");
+    module.def("column_moments_adjoint", &adjoint_to_image, py::arg("gradient"), py::arg("positions"),
+               py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("scratch"), py::arg("out"),
+               py::arg("stream"), "Image (rows, columns), the adjoint of column_moments, into out.");
+    module.def("position_gradient_scratch", &slope_scratch, py::arg("count"), py::arg("size"), py::arg("dtype"),
+               "Bytes of scratch of column_moments_position_gradient.");
+    module.def("column_moments_position_gradient", &gradient_of_positions, py::arg("gradient"), py::arg("image"),
+               py::arg("positions"), py::arg("table"), py::arg("matrix").noconvert(), py::arg("scratch"),
+               py::arg("out"), py::arg("stream"), "Gradient (N, 2) with respect to positions into out.");
 
     py::class_<Detectors>(module, "VirtualDetectors", "Masks (D, ky, kx) prepared in the memory of one device.",
                           py::module_local())

@@ -1,11 +1,12 @@
 """Checks at the boundary, one sentence each, and the three array families: NumPy, CuPy, torch CUDA tensors.
 
 The array decides the device.  A family is recognised without importing it: an array of a library that was never
-imported cannot arrive here.
+imported cannot arrive here.  Arrays of other libraries that lie in CUDA memory become one of these, which shares it.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32",
 """What cameras record, in native byte order."""
 MOST_DETECTORS = 32
 """Virtual detectors that are summed together."""
+
+
+_CUDA_MEMORY = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def family(name: str, array: Any) -> str:
         return "numpy"
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(array, torch.Tensor):
-        if not array.is_cuda:
+        if not in_cuda(array):
             raise TypeError(f"{name}: got a torch tensor on {array.device}; convert with {name}.numpy() for the CPU")
         return "torch"
     cupy = sys.modules.get("cupy")
@@ -50,6 +54,54 @@ def family(name: str, array: Any) -> str:
     raise TypeError(
         f"{name}: expected a NumPy array, a CuPy array or a torch CUDA tensor, got {type(array).__name__}; "
         f"convert with numpy.asarray"
+    )
+
+
+def in_cuda(tensor: Any) -> bool:
+    """Tell whether a torch tensor lies in CUDA memory."""
+    return bool(tensor.is_cuda)
+
+
+def adopt(name: str, array: Any) -> Any:
+    """Return an array in CUDA memory, of a library that is neither CuPy nor torch, as one of these that shares it.
+
+    DLPack comes first, since it lets the current stream wait for the one that wrote the array, without the host;
+    ``__cuda_array_interface__`` is what remains for those that have nothing else. Every other object is returned.
+    """
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if isinstance(array, (np.ndarray, list, tuple)) or (
+        (torch is not None and isinstance(array, torch.Tensor)) or (cupy is not None and isinstance(array, cupy.ndarray))
+    ):
+        return array
+    exchanged = hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__")
+    if exchanged and int(array.__dlpack_device__()[0]) not in _CUDA_MEMORY:
+        return array
+    interface = None if exchanged else getattr(array, "__cuda_array_interface__", None)
+    if not exchanged and interface is None:
+        return array
+    if interface is not None and interface.get("mask") is not None:
+        raise TypeError(f"{name}: masked arrays are not supported, since the mask would be ignored; fill it first")
+    for library in sorted(("cupy", "torch"), key=lambda module: module not in sys.modules):
+        try:
+            taker = importlib.import_module(library)
+        except ImportError:
+            continue
+        if library == "torch" and not taker.cuda.is_available():
+            continue
+        if exchanged:
+            return taker.from_dlpack(array)
+        if library == "cupy":
+            return taker.asarray(array)
+        shared = taker.as_tensor(array, device="cuda")
+        if int(shared.data_ptr()) != int(interface["data"][0] or 0):
+            raise ValueError(
+                f"{name}: expected an array on torch's current CUDA device, since another one is copied; set it by "
+                f"torch.cuda.set_device"
+            )
+        return shared
+    raise TypeError(
+        f"{name}: got {type(array).__name__} in CUDA memory, which is taken through CuPy or a CUDA build of torch; "
+        f"install one of them"
     )
 
 
@@ -66,7 +118,8 @@ def _dtype(name: str, array: Any) -> np.dtype[Any]:
     """Return the array's dtype if it is float32 or float64 in native byte order."""
     text = str(array.dtype).removeprefix("torch.")
     if text not in ("float32", "float64"):
-        raise TypeError(f"{name}: expected float32 or float64, got {text}; convert with {name}.astype('float32')")
+        convert = f"{name}.float()" if hasattr(array, "is_cuda") else f"{name}.astype('float32')"
+        raise TypeError(f"{name}: expected float32 or float64, got {text}; convert with {convert}")
     return np.dtype(text)
 
 
@@ -175,12 +228,12 @@ def check_positions(positions: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def check_device_positions(positions: Any, image: Any) -> None:
-    """Accept float64 (N, 2) positions of the same family and device as a CUDA image."""
-    expected = family("image", image)
+def check_device_positions(positions: Any, like: Any, name: str) -> None:
+    """Accept float64 (N, 2) positions of the same family and device as the CUDA array ``like``, called ``name``."""
+    expected = family(name, like)
     if isinstance(positions, (np.ndarray, list, tuple)) or family("positions", positions) != expected:
         raise TypeError(
-            f"positions: expected a {expected} array on the image's device, got {type(positions).__name__}; "
+            f"positions: expected a {expected} array on the {name}'s device, got {type(positions).__name__}; "
             f"convert with {expected}.asarray"
         )
     if positions.ndim != 2 or positions.shape[1] != 2:
@@ -189,10 +242,18 @@ def check_device_positions(positions: Any, image: Any) -> None:
         raise TypeError(f"positions: expected float64, got {positions.dtype}; convert it first")
     if device_array(positions).strides != (2, 1):
         raise ValueError("positions: expected a C-contiguous array, got a strided one; copy it first")
-    if device_of(positions) != device_of(image):
+    check_same_device("positions", positions, like, name)
+
+
+def check_same_device(name: str, array: Any, like: Any, other: str) -> None:
+    """Accept an array of the library and on the CUDA device of another one."""
+    expected, got = family(other, like), family(name, array)
+    if got != expected:
+        raise TypeError(f"{name}: expected a {expected} array like the {other}, got {type(array).__name__}; convert it")
+    if expected != "numpy" and device_of(array) != device_of(like):
         raise ValueError(
-            f"positions: expected an array on CUDA device {device_of(image)} like the image, "
-            f"got one on device {device_of(positions)}"
+            f"{name}: expected an array on CUDA device {device_of(like)} like the {other}, "
+            f"got one on device {device_of(array)}"
         )
 
 
@@ -253,30 +314,39 @@ def device_of(array: Any) -> int:
 
 
 def device_array(array: Any) -> DeviceArray:
-    """Describe a CUDA array through ``__cuda_array_interface__``."""
-    if getattr(array, "requires_grad", False):
-        array = array.detach()
+    """Describe a CUDA array, without a copy and without waiting for it."""
+    device = device_of(array)
+    if family("array", array) == "torch":
+        dtype = np.dtype(str(array.dtype).removeprefix("torch."))
+        shape, strides = (tuple(int(n) for n in extents) for extents in (array.shape, array.stride()))
+        return DeviceArray(int(array.data_ptr()), shape, strides, dtype, device)
     interface = array.__cuda_array_interface__
     dtype = np.dtype(interface["typestr"])
     shape = tuple(int(n) for n in interface["shape"])
-    strides = interface.get("strides")
-    if strides is None:
-        steps = [1]
-        for extent in reversed(shape[1:]):
-            steps.insert(0, steps[0] * extent)
+    steps = interface.get("strides")
+    if steps is None:
+        strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     else:
-        steps = [int(s) // dtype.itemsize for s in strides]
-    return DeviceArray(int(interface["data"][0] or 0), shape, tuple(steps), dtype, device_of(array))
+        strides = tuple(int(step) // dtype.itemsize for step in steps)
+    return DeviceArray(int(interface["data"][0] or 0), shape, strides, dtype, device)
 
 
 def device_empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> Any:
     """Allocate an uninitialised array of the same family on the same device as ``like``."""
-    if family("array", like) == "torch":
-        torch = sys.modules["torch"]
-        return torch.empty(shape, dtype=getattr(torch, dtype.name), device=like.device)
-    cupy = sys.modules["cupy"]
-    with like.device:
-        return cupy.empty(shape, dtype)
+    try:
+        if family("array", like) == "torch":
+            torch = sys.modules["torch"]
+            return torch.empty(shape, dtype=getattr(torch, dtype.name), device=like.device)
+        cupy = sys.modules["cupy"]
+        with like.device:
+            return cupy.empty(shape, dtype)
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's and CuPy's have no parent in common
+            raise
+        raise MemoryError(
+            f"out of memory on CUDA device {device_of(like)}: {math.prod(shape) * dtype.itemsize:,} bytes were wanted "
+            f"for an array of shape {shape}; pass fewer positions or patches at a time, or a NumPy array and device"
+        ) from error
 
 
 def device_stream(like: Any) -> int:

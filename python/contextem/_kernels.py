@@ -27,7 +27,7 @@ class WeightTable:
     weights: Float64
     size: int
     _packed: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
-    _adjoint: dict[str, _core.AdjointTable] = field(default_factory=dict, repr=False)
+    _adjoint: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
 
     def packed(self, dtype: np.dtype[Any]) -> _core.MomentTable:
         """Return the table of the C++ kernels."""
@@ -39,16 +39,19 @@ class WeightTable:
 
     def adjoint(self, dtype: np.dtype[Any]) -> _core.AdjointTable:
         """Return the table of the adjoint in C++."""
-        if dtype.name not in self._adjoint:
-            self._adjoint[dtype.name] = _core.AdjointTable(self.weights, self.size, dtype)
-        return self._adjoint[dtype.name]
+        key = (dtype.name, -1)
+        if key not in self._adjoint:
+            self._adjoint[key] = _core.AdjointTable(self.weights, self.size, dtype)
+        table: _core.AdjointTable = self._adjoint[key]
+        return table
 
-    def on_device(self, dtype: np.dtype[Any], device: int) -> Any:
+    def on_device(self, dtype: np.dtype[Any], device: int, stream: int) -> Any:
         """Return the table of the CUDA kernels, in the memory of ``device``."""
-        key = (dtype.name, device)
-        if key not in self._packed:
-            self._packed[key] = _cuda_module().MomentTable(self.weights, self.size, dtype, device)
-        return self._packed[key]
+        return _uploaded(self._packed, (dtype.name, device), "MomentTable", (self.weights, self.size, dtype), stream)
+
+    def adjoint_on_device(self, dtype: np.dtype[Any], device: int, stream: int) -> Any:
+        """Return the table of the adjoint in CUDA, in the memory of ``device``."""
+        return _uploaded(self._adjoint, (dtype.name, device), "AdjointTable", (self.weights, self.size, dtype), stream)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,27 +59,41 @@ class MaskTable:
     """Masks (D, ky, kx) of virtual detectors, prepared on demand for each device and backend."""
 
     masks: NDArray[np.bool_]
-    _prepared: dict[int, Any] = field(default_factory=dict, repr=False)
+    _prepared: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
 
     def prepared(self) -> _core.VirtualDetectors:
         """Return the zones of the C++ kernel."""
-        if -1 not in self._prepared:
-            self._prepared[-1] = _core.VirtualDetectors(self.masks)
-        zones: _core.VirtualDetectors = self._prepared[-1]
+        key = ("masks", -1)
+        if key not in self._prepared:
+            self._prepared[key] = _core.VirtualDetectors(self.masks)
+        zones: _core.VirtualDetectors = self._prepared[key]
         return zones
 
-    def on_device(self, device: int) -> Any:
+    def on_device(self, device: int, stream: int) -> Any:
         """Return the zones of the CUDA kernel, in the memory of ``device``."""
-        if device not in self._prepared:
-            self._prepared[device] = _cuda_module().VirtualDetectors(self.masks, device)
-        return self._prepared[device]
+        return _uploaded(self._prepared, ("masks", device), "VirtualDetectors", (self.masks,), stream)
+
+
+def _uploaded(
+    tables: dict[tuple[str, int], Any], key: tuple[str, int], kind: str, arguments: tuple[Any, ...], stream: int
+) -> Any:
+    """Return a table in the memory of device ``key[1]``; it is copied there once, which a capture does not allow."""
+    if key not in tables:
+        cuda, device = _cuda_module(), key[1]
+        if cuda.is_capturing(stream, device):
+            raise RuntimeError(
+                f"{kind}: expected a table that is on CUDA device {device} before a graph is captured, since it cannot "
+                f"be copied there meanwhile; call the function once before, with the same basis or detectors and dtype"
+            )
+        tables.setdefault(key, getattr(cuda, kind)(*arguments, device))  # of two threads the first one's stays
+    return tables[key]
 
 
 class Kernels(Protocol):
     """The kernels of one backend."""
 
-    def check_positions(self, positions: Any, image: Any) -> Any:
-        """Positions in the form this backend takes."""
+    def check_positions(self, positions: Any, like: Any, name: str) -> Any:
+        """Positions in the form this backend takes, beside the array ``like`` that is called ``name``."""
 
     def extract_patches(
         self, image: Any, positions: Any, size: int, matrix: Float64, interpolation: str, n_threads: int
@@ -100,13 +117,6 @@ class Kernels(Protocol):
     def sum_patterns(self, patterns: Any, total: Any, n_threads: int) -> None:
         """Add patterns (S, ky, kx) to their total (ky, kx)."""
 
-
-class HostKernels(Kernels, Protocol):
-    """The kernels of a backend that works on NumPy arrays, among them those that CUDA has not."""
-
-    def dense_moments(self, image: Any, table: WeightTable, n_threads: int) -> Any:
-        """Moments (H, W, J) of the patch around every pixel of an image (H, W)."""
-
     def patch_moments_adjoint(self, gradient: Any, table: WeightTable, n_threads: int) -> Any:
         """Patches (N, P, P) from a gradient (N, J) with respect to their moments."""
 
@@ -127,6 +137,13 @@ class HostKernels(Kernels, Protocol):
     ) -> Any:
         """Gradient (N, 2) with respect to positions (N, 2), from one (N, J) with respect to the moments."""
 
+
+class HostKernels(Kernels, Protocol):
+    """The kernels of a backend that works on NumPy arrays, among them those that CUDA has not."""
+
+    def dense_moments(self, image: Any, table: WeightTable, n_threads: int) -> Any:
+        """Moments (H, W, J) of the patch around every pixel of an image (H, W)."""
+
     def rotate(self, moments: Any, partner: Modes, along: Float64, across: Float64, n_threads: int) -> Any:
         """Moments (..., J) turned by an angle."""
 
@@ -134,7 +151,7 @@ class HostKernels(Kernels, Protocol):
 class _Reference:
     """Plain NumPy."""
 
-    def check_positions(self, positions: Any, image: Array) -> Float64:
+    def check_positions(self, positions: Any, like: Array, name: str) -> Float64:
         return _arrays.check_positions(positions)
 
     def extract_patches(
@@ -191,7 +208,7 @@ class _Reference:
 class _Cpp:
     """C++ threads on NumPy arrays."""
 
-    def check_positions(self, positions: Any, image: Array) -> Float64:
+    def check_positions(self, positions: Any, like: Array, name: str) -> Float64:
         return _arrays.check_positions(positions)
 
     def extract_patches(
@@ -252,8 +269,9 @@ class _Cpp:
 class _Cuda:
     """CUDA on CuPy arrays and torch tensors, on the caller's current stream; the result is of the input's library."""
 
-    def check_positions(self, positions: Any, image: Any) -> Any:
-        _arrays.check_device_positions(positions, image)
+    def check_positions(self, positions: Any, like: Any, name: str) -> Any:
+        positions = _arrays.adopt("positions", positions)
+        _arrays.check_device_positions(positions, like, name)
         return positions
 
     def extract_patches(
@@ -272,31 +290,85 @@ class _Cuda:
         return patches
 
     def patch_moments(self, patches: Any, table: WeightTable, n_threads: int) -> Any:
-        source = _arrays.device_array(patches)
+        source, stream = _arrays.device_array(patches), _arrays.device_stream(patches)
         moments = _arrays.device_empty((len(patches), len(table.weights)), source.dtype, like=patches)
         _cuda_module().patch_moments(
             source,
-            table.on_device(source.dtype, source.device),
+            table.on_device(source.dtype, source.device, stream),
             _arrays.device_array(moments),
-            _arrays.device_stream(patches),
+            stream,
         )
         return moments
 
     def column_moments(
         self, image: Any, positions: Any, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
     ) -> Any:
-        source = _arrays.device_array(image)
+        source, stream = _arrays.device_array(image), _arrays.device_stream(image)
         moments = _arrays.device_empty((len(positions), len(table.weights)), source.dtype, like=image)
         _cuda_module().column_moments(
             source,
             _arrays.device_array(positions),
-            table.on_device(source.dtype, source.device),
+            table.on_device(source.dtype, source.device, stream),
             matrix,
             interpolation == "nearest",
             _arrays.device_array(moments),
-            _arrays.device_stream(image),
+            stream,
         )
         return moments
+
+    def patch_moments_adjoint(self, gradient: Any, table: WeightTable, n_threads: int) -> Any:
+        source, stream = _arrays.device_array(gradient), _arrays.device_stream(gradient)
+        patches = _arrays.device_empty((len(gradient), table.size, table.size), source.dtype, like=gradient)
+        packed = table.adjoint_on_device(source.dtype, source.device, stream)
+        _cuda_module().patch_moments_adjoint(source, packed, _arrays.device_array(patches), stream)
+        return patches
+
+    def column_moments_adjoint(
+        self,
+        gradient: Any,
+        positions: Any,
+        table: WeightTable,
+        matrix: Float64,
+        interpolation: str,
+        shape: tuple[int, int],
+        n_threads: int,
+    ) -> Any:
+        source, stream, cuda = _arrays.device_array(gradient), _arrays.device_stream(gradient), _cuda_module()
+        packed = table.adjoint_on_device(source.dtype, source.device, stream)
+        nbytes = cuda.column_adjoint_scratch(len(positions), *shape, table.size, source.dtype, source.device)
+        scratch = _arrays.device_empty((nbytes,), np.dtype(np.uint8), like=gradient)
+        image = _arrays.device_empty(shape, source.dtype, like=gradient)
+        cuda.column_moments_adjoint(
+            source,
+            _arrays.device_array(positions),
+            packed,
+            matrix,
+            interpolation == "nearest",
+            _arrays.device_array(scratch),
+            _arrays.device_array(image),
+            stream,
+        )
+        return image
+
+    def column_moments_position_gradient(
+        self, gradient: Any, image: Any, positions: Any, table: WeightTable, matrix: Float64, n_threads: int
+    ) -> Any:
+        source, stream, cuda = _arrays.device_array(gradient), _arrays.device_stream(gradient), _cuda_module()
+        packed = table.adjoint_on_device(source.dtype, source.device, stream)
+        nbytes = cuda.position_gradient_scratch(len(positions), table.size, source.dtype)
+        scratch = _arrays.device_empty((nbytes,), np.dtype(np.uint8), like=gradient)
+        slopes = _arrays.device_empty((len(positions), 2), np.dtype(np.float64), like=gradient)
+        cuda.column_moments_position_gradient(
+            source,
+            _arrays.device_array(image),
+            _arrays.device_array(positions),
+            packed,
+            matrix,
+            _arrays.device_array(scratch),
+            _arrays.device_array(slopes),
+            stream,
+        )
+        return slopes
 
     def rotation_invariants(self, moments: Any, cosine: Modes, sine: Modes, n_threads: int) -> Any:
         pairs = moments[..., cosine.tolist()], moments[..., sine.tolist()]
@@ -306,9 +378,9 @@ class _Cuda:
         return invariants
 
     def virtual_detectors(self, patterns: Any, table: MaskTable, n_threads: int) -> Any:
-        source = _arrays.device_array(patterns)
+        source, stream = _arrays.device_array(patterns), _arrays.device_stream(patterns)
         sums = _arrays.device_empty((len(patterns), len(table.masks)), np.dtype(np.float64), like=patterns)
-        table.on_device(source.device).sum(source, _arrays.device_array(sums), _arrays.device_stream(patterns))
+        table.on_device(source.device, stream).sum(source, _arrays.device_array(sums), stream)
         return sums
 
     def sum_patterns(self, patterns: Any, total: Any, n_threads: int) -> None:
@@ -331,8 +403,11 @@ def select(array: Any, name: str, backend: str | None) -> Kernels:
     if backend not in _BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
     if on_host == (backend == "cuda"):
-        expected = "CuPy array or torch CUDA tensor" if backend == "cuda" else "NumPy array"
-        raise TypeError(f"{name}: backend {backend!r} expects a {expected}, got {type(array).__name__}")
+        expected, move = "NumPy array", "copy it to the host first"
+        if backend == "cuda":
+            expected = "CuPy array or torch CUDA tensor"
+            move = f"move it there with cupy.asarray({name}) or torch.as_tensor({name}, device='cuda')"
+        raise TypeError(f"{name}: backend {backend!r} expects a {expected}, got {type(array).__name__}; {move}")
     return _BACKENDS[backend]
 
 
@@ -501,6 +576,7 @@ def describe() -> dict[str, Any]:
         "simd_available": _core.simd_available(),
         "cuda": "not built",
         "cuda_runtime": None,
+        "cuda_driver": 0,
         "cuda_devices": 0,
     }
     try:
@@ -513,5 +589,6 @@ def describe() -> dict[str, Any]:
         **facts,
         "cuda": "built",
         "cuda_runtime": cuda.runtime_version(),
+        "cuda_driver": cuda.driver_version(),
         "cuda_devices": cuda.device_count(),
     }

@@ -2,45 +2,47 @@
 
 Moments are linear in the pixels, a = A I, so that every gradient with respect to an image is A^T times one with respect
 to its moments: <column_moments(I), g> = <I, column_moments_adjoint(g)>.  What the kernels compute is written in
-reference.py, how they do it in cpp/src/adjoint_kernels.cpp; autograd.py makes both differentiable in torch.
+reference.py, how they do it in cpp/src/adjoint_kernels.cpp and cuda/src/adjoint.cu; autograd.py makes both
+differentiable in torch.  On a CUDA device pixels gather what they get back in a fixed order, with no atomic additions:
+results do not change from run to run.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from contextem import _arrays, _kernels
 from contextem.zernike import ZernikeBasis
 
 
 def patch_moments_adjoint(
-    gradient: NDArray[Any], basis: ZernikeBasis, *, n_threads: int = 0, backend: str | None = None
-) -> NDArray[Any]:
+    gradient: Any, basis: ZernikeBasis, *, n_threads: int = 0, backend: str | None = None
+) -> Any:
     """Adjoint of :func:`contextem.patch_moments`: q[p, i] = sum_j g[p, j] w[j, i].
 
     Parameters
     ----------
-    gradient : ndarray, shape (N, J), float32 or float64
-        Gradient with respect to the moments, any strides.
+    gradient : array, shape (N, J), float32 or float64
+        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work is
+        done.
     basis : ZernikeBasis
         Basis of the moments.
     n_threads : int
         Threads on the CPU, 0 for all cores. The result does not depend on it.
-    backend : {None, "cpp", "reference"}
+    backend : {None, "cpp", "cuda", "reference"}
         For tests and benchmarks.
 
     Returns
     -------
-    ndarray, shape (N, P, P)
-        Gradient with respect to the patches, in the dtype of ``gradient``.
+    array, shape (N, P, P)
+        Gradient with respect to the patches, in library, device and dtype of ``gradient``.
 
     Raises
     ------
     TypeError, ValueError
-        If the gradient does not fit the basis, is not floating point or lies in CUDA memory.
+        If the gradient does not fit the basis, or is not floating point.
 
     Examples
     --------
@@ -53,15 +55,15 @@ def patch_moments_adjoint(
     ...                 np.vdot(patches, patch_moments_adjoint(gradient, basis))))
     True
     """
-    kernels = _kernels.select_host(gradient, "gradient", backend)
+    gradient = _arrays.adopt("gradient", gradient)
+    kernels = _kernels.select(gradient, "gradient", backend)
     _arrays.check_gradient(gradient, basis.n_modes)
-    patches: NDArray[Any] = kernels.patch_moments_adjoint(gradient, basis.table, _arrays.check_threads(n_threads))
-    return patches
+    return kernels.patch_moments_adjoint(gradient, basis.table, _arrays.check_threads(n_threads))
 
 
 def column_moments_adjoint(
-    gradient: NDArray[Any],
-    positions: ArrayLike,
+    gradient: Any,
+    positions: Any,
     basis: ZernikeBasis,
     shape: tuple[int, int],
     *,
@@ -69,7 +71,7 @@ def column_moments_adjoint(
     interpolation: str = "linear",
     n_threads: int = 0,
     backend: str | None = None,
-) -> NDArray[Any]:
+) -> Any:
     """Adjoint of :func:`contextem.column_moments` in the image.
 
     Every sample of every patch is put back onto the pixels it was read from, by its interpolation weights; samples
@@ -77,10 +79,12 @@ def column_moments_adjoint(
 
     Parameters
     ----------
-    gradient : ndarray, shape (N, J), float32 or float64
-        Gradient with respect to the moments, any strides.
+    gradient : array, shape (N, J), float32 or float64
+        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work is
+        done.
     positions : array, shape (N, 2)
-        (row, column) in pixels, as given to ``column_moments``.
+        (row, column) in pixels, as given to ``column_moments``. Beside a gradient in CUDA memory: float64 of the same
+        library and device, of which those that are not finite contribute nothing.
     basis : ZernikeBasis
         Basis of the moments.
     shape : (int, int)
@@ -91,18 +95,18 @@ def column_moments_adjoint(
         As given to ``column_moments``.
     n_threads : int
         Threads on the CPU, 0 for all cores. The result does not depend on it.
-    backend : {None, "cpp", "reference"}
+    backend : {None, "cpp", "cuda", "reference"}
         For tests and benchmarks.
 
     Returns
     -------
-    ndarray, shape (H, W)
-        Gradient with respect to the image, in the dtype of ``gradient``.
+    array, shape (H, W)
+        Gradient with respect to the image, in library, device and dtype of ``gradient``; the same bits every time.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong shape, type or range, or the gradient lies in CUDA memory.
+        If an argument has the wrong shape, type, range or device.
 
     Examples
     --------
@@ -115,10 +119,11 @@ def column_moments_adjoint(
     >>> bool(np.isclose(np.vdot(ctm.column_moments(image, positions, basis), gradient), np.vdot(image, adjoint)))
     True
     """
-    kernels = _kernels.select_host(gradient, "gradient", backend)
-    centres = _arrays.check_positions(positions)
+    gradient = _arrays.adopt("gradient", gradient)
+    kernels = _kernels.select(gradient, "gradient", backend)
+    centres = kernels.check_positions(positions, gradient, "gradient")
     _arrays.check_gradient(gradient, basis.n_modes, len(centres))
-    image: NDArray[Any] = kernels.column_moments_adjoint(
+    return kernels.column_moments_adjoint(
         gradient,
         centres,
         basis.table,
@@ -127,19 +132,18 @@ def column_moments_adjoint(
         _arrays.check_shape(shape),
         _arrays.check_threads(n_threads),
     )
-    return image
 
 
 def column_moments_position_gradient(
-    gradient: NDArray[Any],
-    image: NDArray[Any],
-    positions: ArrayLike,
+    gradient: Any,
+    image: Any,
+    positions: Any,
     basis: ZernikeBasis,
     *,
     scale: ArrayLike = 1.0,
     n_threads: int = 0,
     backend: str | None = None,
-) -> NDArray[np.float64]:
+) -> Any:
     """Gradient with respect to the positions of :func:`contextem.column_moments` with linear interpolation.
 
     The interpolated image has a slope everywhere but on the lines through pixel centres. There, as at integer
@@ -148,10 +152,11 @@ def column_moments_position_gradient(
 
     Parameters
     ----------
-    gradient : ndarray, shape (N, J), float32 or float64
-        Gradient with respect to the moments, any strides.
-    image : ndarray, shape (H, W)
-        The image, in the dtype of ``gradient``, any strides.
+    gradient : array, shape (N, J), float32 or float64
+        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work is
+        done.
+    image : array, shape (H, W)
+        The image, in library, device and dtype of ``gradient``, any strides.
     positions : array, shape (N, 2)
         (row, column) in pixels.
     basis : ZernikeBasis
@@ -160,18 +165,18 @@ def column_moments_position_gradient(
         Image pixels per patch sample.
     n_threads : int
         Threads on the CPU, 0 for all cores. The result does not depend on it.
-    backend : {None, "cpp", "reference"}
+    backend : {None, "cpp", "cuda", "reference"}
         For tests and benchmarks.
 
     Returns
     -------
-    ndarray of float64, shape (N, 2)
+    array of float64, shape (N, 2)
         sum_j g[p, j] d a[p, j] / d (row, column).
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong shape, type or range, or the gradient lies in CUDA memory.
+        If an argument has the wrong shape, type, range or device.
 
     Examples
     --------
@@ -184,13 +189,14 @@ def column_moments_position_gradient(
     >>> slopes.round(12).tolist()
     [[2.0, 0.0]]
     """
-    kernels = _kernels.select_host(gradient, "gradient", backend)
-    centres = _arrays.check_positions(positions)
+    gradient = _arrays.adopt("gradient", gradient)
+    kernels = _kernels.select(gradient, "gradient", backend)
+    centres = kernels.check_positions(positions, gradient, "gradient")
     dtype = _arrays.check_gradient(gradient, basis.n_modes, len(centres))
-    _arrays.check_host("image", image)
+    image = _arrays.adopt("image", image)
+    _arrays.check_same_device("image", image, gradient, "gradient")
     if _arrays.check_image(image) != dtype:
         raise TypeError(f"image: expected {dtype} like the gradient, got {image.dtype}; convert one of them")
-    slopes: NDArray[np.float64] = kernels.column_moments_position_gradient(
+    return kernels.column_moments_position_gradient(
         gradient, image, centres, basis.table, _arrays.check_scale(scale), _arrays.check_threads(n_threads)
     )
-    return slopes

@@ -2,9 +2,9 @@
 
     image (H, W), positions (N, 2)  ->  column_moments (N, J)  ->  rotation_invariants (N, J')  ->  network
 
-Forward and backward are the C++ kernels. The moments are linear in the image, so the backward of the adjoint is the
-forward again and derivatives with respect to the image exist to any order; with respect to positions, to first order.
-In CUDA memory the moments can be taken but not yet differentiated.
+Forward and backward are the C++ or the CUDA kernels, where the tensors lie. The moments are linear in the image, so the
+backward of the adjoint is the forward again and derivatives with respect to the image exist to any order; with respect
+to positions, to first order. Gradients in CUDA memory are the same bits every time, since nothing is added atomically.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Sampling:
 class _PatchMoments(torch.autograd.Function):
     @staticmethod
     def forward(patches: Tensor, basis: ZernikeBasis, n_threads: int) -> Tensor:
-        return torch.from_numpy(moments.patch_moments(_array(patches), basis, n_threads=n_threads))
+        return _tensor(moments.patch_moments(_array(patches), basis, n_threads=n_threads))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -48,7 +48,7 @@ class _PatchMoments(torch.autograd.Function):
 class _PatchMomentsAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(gradient: Tensor, basis: ZernikeBasis, n_threads: int) -> Tensor:
-        return torch.from_numpy(adjoint.patch_moments_adjoint(_array(gradient), basis, n_threads=n_threads))
+        return _tensor(adjoint.patch_moments_adjoint(_array(gradient), basis, n_threads=n_threads))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -62,7 +62,7 @@ class _PatchMomentsAdjoint(torch.autograd.Function):
 class _ColumnMoments(torch.autograd.Function):
     @staticmethod
     def forward(image: Tensor, positions: Tensor, sampling: _Sampling) -> Tensor:
-        return torch.from_numpy(
+        return _tensor(
             moments.column_moments(
                 _array(image),
                 _array(positions),
@@ -93,7 +93,7 @@ class _ColumnMoments(torch.autograd.Function):
 class _ColumnMomentsAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(gradient: Tensor, positions: Tensor, shape: tuple[int, int], sampling: _Sampling) -> Tensor:
-        return torch.from_numpy(
+        return _tensor(
             adjoint.column_moments_adjoint(
                 _array(gradient),
                 _array(positions),
@@ -124,7 +124,7 @@ class _ColumnMomentsAdjoint(torch.autograd.Function):
 class _PositionGradient(torch.autograd.Function):
     @staticmethod
     def forward(gradient: Tensor, image: Tensor, positions: Tensor, sampling: _Sampling) -> Tensor:
-        return torch.from_numpy(
+        return _tensor(
             adjoint.column_moments_position_gradient(
                 _array(gradient),
                 _array(image),
@@ -153,7 +153,7 @@ def patch_moments(patches: Tensor, basis: ZernikeBasis, *, n_threads: int = 0) -
     Parameters
     ----------
     patches : torch.Tensor, shape (N, P, P), float32 or float64
-        On the CPU, any strides; on a CUDA device if no gradient is asked for.
+        On the CPU or a CUDA device, any strides.
     basis : ZernikeBasis
         Basis of the same patch side P.
     n_threads : int
@@ -167,7 +167,7 @@ def patch_moments(patches: Tensor, basis: ZernikeBasis, *, n_threads: int = 0) -
     Raises
     ------
     TypeError, ValueError
-        If the patches do not fit the basis, are not floating point, or are to be differentiated in CUDA memory.
+        If the patches do not fit the basis or are not floating point.
 
     Examples
     --------
@@ -178,10 +178,8 @@ def patch_moments(patches: Tensor, basis: ZernikeBasis, *, n_threads: int = 0) -
     >>> round(float(patches.grad.sum()), 5)
     1.0
     """
-    if _on_cuda("patches", patches):
-        result: Tensor = moments.patch_moments(patches, basis)
-        return result
-    result = _PatchMoments.apply(patches, basis, _arrays.check_threads(n_threads))
+    _check_place("patches", patches)
+    result: Tensor = _PatchMoments.apply(patches, basis, _arrays.check_threads(n_threads))
     return result
 
 
@@ -203,7 +201,7 @@ def column_moments(
     Parameters
     ----------
     image : torch.Tensor, shape (H, W), float32 or float64
-        On the CPU, any strides; on a CUDA device if no gradient is asked for.
+        On the CPU or a CUDA device, any strides.
     positions : torch.Tensor of float64 or array, shape (N, 2)
         (row, column) in pixels, pixel centres at integers. For a CUDA image: a tensor on its device.
     basis : ZernikeBasis
@@ -234,18 +232,14 @@ def column_moments(
     >>> round(float(image.grad.sum()), 12)
     1.0
     """
-    if _on_cuda("image", image):
-        if isinstance(positions, Tensor):
-            _on_cuda("positions", positions)
-        result: Tensor = moments.column_moments(image, positions, basis, scale=scale, interpolation=interpolation)
-        return result
+    _check_place("image", image)
     sampling = _Sampling(
         basis,
         _arrays.check_scale(scale),
         _arrays.check_interpolation(interpolation),
         _arrays.check_threads(n_threads),
     )
-    result = _ColumnMoments.apply(image, _centres(positions, interpolation), sampling)
+    result: Tensor = _ColumnMoments.apply(image, _centres(positions, image, interpolation), sampling)
     return result
 
 
@@ -294,9 +288,14 @@ def rotation_invariants(moments: Tensor, basis: ZernikeBasis) -> Tensor:
     return torch.where(signed, cosine, modulus.masked_fill(plain, 0.0))
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.detach().numpy()
-    return array
+def _array(tensor: Tensor) -> Any:
+    """What the functions of contextem take: the tensor itself in CUDA memory, an array that shares it on the CPU."""
+    detached = tensor.detach()
+    return detached if _arrays.in_cuda(detached) else detached.numpy()
+
+
+def _tensor(array: Any) -> Tensor:
+    return array if isinstance(array, Tensor) else torch.from_numpy(array)
 
 
 def _check_tensor(name: str, tensor: Any) -> None:
@@ -310,27 +309,27 @@ def _check_tensor(name: str, tensor: Any) -> None:
         raise TypeError(f"{name}: expected float32 or float64, got {tensor.dtype}; convert with {name}.float()")
 
 
-def _on_cuda(name: str, tensor: Any) -> bool:
-    """Tell whether a tensor is in CUDA memory rather than in the host's; there it must not ask for a gradient."""
+def _check_place(name: str, tensor: Any) -> None:
+    """Accept tensors of the host and of CUDA devices."""
     _check_tensor(name, tensor)
     if tensor.device.type not in ("cpu", "cuda"):
         raise TypeError(f"{name}: expected a tensor on the CPU or a CUDA device, got one on {tensor.device}; move it")
-    if tensor.is_cuda and tensor.requires_grad and torch.is_grad_enabled():
-        raise TypeError(
-            f"{name}: expected no gradient in CUDA memory, where the adjoint has no kernel yet, got a tensor that "
-            f"requires one; move it to the CPU or detach it"
-        )
-    return bool(tensor.is_cuda)
 
 
-def _centres(positions: Tensor | ArrayLike, interpolation: str) -> Tensor:
-    """Positions as a float64 tensor on the CPU; a tensor keeps its history."""
+def _centres(positions: Tensor | ArrayLike, image: Tensor, interpolation: str) -> Tensor:
+    """Positions as a float64 tensor beside the image; a tensor keeps its history."""
+    place = "the CPU" if not _arrays.in_cuda(image) else f"{image.device}"
     if not isinstance(positions, Tensor):
+        if _arrays.in_cuda(image):
+            raise TypeError(
+                f"positions: expected a float64 tensor on {place} like the image, got {type(positions).__name__}; "
+                f"convert with torch.as_tensor(positions, device=image.device)"
+            )
         return torch.tensor(_arrays.check_positions(positions))
-    if positions.dtype != torch.float64 or positions.device.type != "cpu":
+    if positions.dtype != torch.float64 or positions.device != image.device:
         raise TypeError(
-            f"positions: expected float64 on the CPU like the image, got {positions.dtype} on {positions.device}; "
-            f"convert with positions.to('cpu', torch.float64)"
+            f"positions: expected float64 on {place} like the image, got {positions.dtype} on {positions.device}; "
+            f"convert with positions.to(image.device, torch.float64)"
         )
     if positions.requires_grad and interpolation == "nearest":
         raise ValueError(

@@ -21,7 +21,7 @@ def patch_moments(patches: Any, basis: ZernikeBasis, *, n_threads: int = 0, back
     Parameters
     ----------
     patches : array, shape (N, P, P), float32 or float64
-        NumPy (any strides), CuPy or torch CUDA; the array decides where the work is done.
+        NumPy (any strides), CuPy or torch CUDA, or what these take through DLPack; the array decides where the work is done.
     basis : ZernikeBasis
         Basis of the same patch side P.
     n_threads : int
@@ -46,6 +46,7 @@ def patch_moments(patches: Any, basis: ZernikeBasis, *, n_threads: int = 0, back
     >>> patch_moments(np.ones((1, 16, 16)), ZernikeBasis(2, 16)).round(12).tolist()[0][0]
     1.0
     """
+    patches = _arrays.adopt("patches", patches)
     kernels = _kernels.select(patches, "patches", backend)
     _arrays.check_patches(patches, basis.size)
     return kernels.patch_moments(patches, basis.table, _arrays.check_threads(n_threads))
@@ -66,7 +67,7 @@ def column_moments(
     Parameters
     ----------
     image : array, shape (H, W), float32 or float64
-        NumPy (any strides), CuPy or torch CUDA; the array decides where the work is done.
+        NumPy (any strides), CuPy or torch CUDA, or what these take through DLPack; the array decides where the work is done.
     positions : array, shape (N, 2)
         (row, column) in pixels, pixel centres at integers. For a CUDA image: float64 of the same library and device.
     basis : ZernikeBasis
@@ -97,9 +98,10 @@ def column_moments(
     >>> column_moments(np.ones((64, 64)), [(30.25, 31.5)], ZernikeBasis(2, 16)).round(12).tolist()[0][0]
     1.0
     """
+    image = _arrays.adopt("image", image)
     kernels = _kernels.select(image, "image", backend)
     _arrays.check_image(image)
-    positions = kernels.check_positions(positions, image)
+    positions = kernels.check_positions(positions, image, "image")
     return kernels.column_moments(
         image,
         positions,

@@ -30,7 +30,7 @@ def extract_patches(
     Parameters
     ----------
     image : array, shape (H, W), float32 or float64
-        NumPy (any strides), CuPy or torch CUDA; the array decides where the work is done.
+        NumPy (any strides), CuPy or torch CUDA, or what these take through DLPack; the array decides where the work is done.
     positions : array, shape (N, 2)
         (row, column) in pixels, pixel centres at integers. For a CUDA image: float64 of the same library and device.
     size : int
@@ -61,9 +61,10 @@ def extract_patches(
     >>> extract_patches(image, [(2, 2)], 3)[0].tolist()
     [[6.0, 7.0, 8.0], [11.0, 12.0, 13.0], [16.0, 17.0, 18.0]]
     """
+    image = _arrays.adopt("image", image)
     kernels = _kernels.select(image, "image", backend)
     _arrays.check_image(image)
-    positions = kernels.check_positions(positions, image)
+    positions = kernels.check_positions(positions, image, "image")
     return kernels.extract_patches(
         image,
         positions,

@@ -140,6 +140,7 @@ def virtual_detectors(
     array([[  4.,  32.],
            [ 13., 104.]])
     """
+    patterns = _arrays.adopt("patterns", patterns)
     kernels = _kernels.select(patterns, "patterns", backend)
     detectors = masks if isinstance(masks, VirtualDetectors) else VirtualDetectors(np.asarray(masks))
     _arrays.check_patterns(patterns, detectors.shape)
@@ -179,6 +180,7 @@ def sum_patterns(patterns: Any, *, total: Any = None, n_threads: int = 0, backen
     array([[2555., 2555.],
            [2555., 2555.]])
     """
+    patterns = _arrays.adopt("patterns", patterns)
     kernels = _kernels.select(patterns, "patterns", backend)
     _arrays.check_patterns(patterns)
     if total is None:

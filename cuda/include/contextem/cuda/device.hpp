@@ -11,6 +11,8 @@ namespace contextem::cuda {
 
 int device_count();         // 0 without a driver
 int runtime_version();      // of the runtime built in: 13000 for 13.0
+int driver_version();       // the newest runtime that the driver supports; 0 without one
+bool is_capturing(void* stream);  // into a graph, so that nothing can be allocated or waited for
 
 // Makes a device current for a scope.
 class DeviceGuard {
