@@ -206,6 +206,26 @@ void nothing_beyond_the_disk() {
     }
 }
 
+// A neighbour without a share is not read: it may lie outside.
+void nothing_beyond_the_image() {
+    const std::vector<double> weights = integrated_weights(4, 16);
+    const cuda::PackedTable<float> packed(MomentTable<float>(weights.data(), mode_count(4), 16));
+    const std::vector<unsigned char> bytes = packed.bytes();
+    std::vector<float> pixels(18 * 18, std::nanf(""));  // an image of 17 x 17, and beyond it
+    for (std::size_t i = 0; i < pixels.size(); ++i) {
+        pixels[i] = i / 18 < 17 && i % 18 < 17 ? 1.0f : pixels[i];
+    }
+    const double last[] = {8.5, 8.5, 8.5, 8.0, 8.0, 8.5};  // in the last corner, and at the last column and row
+    const PatchGrid grid = {16, 1, 0, 0, 1, Interpolation::linear};
+    for (const Index count : {Index(1), Index(3)}) {
+        const cuda::SampleStage<float, cuda::ColumnSamples<float>> stage = {
+            {{{pixels.data(), 17, 17, 18, 1}, {last, count}, grid}}};
+        for (const float moment : emulate(stage, packed.view(bytes.data()))) {
+            CHECK(std::isfinite(moment));
+        }
+    }
+}
+
 // The threads of a warp that write a panel, or read it, meet as many banks as they move words at once.
 void banks() {
     using Tile = cuda::Tile<float>;
@@ -245,6 +265,7 @@ int main() {
     groups_of_modes(2, {6, 6, 6, 6});
     banks();
     nothing_beyond_the_disk();
+    nothing_beyond_the_image();
     for (const Index count : {Index(1), Index(64), Index(70)}) {
         columns_and_patches<float>(10, 32, count);
     }
