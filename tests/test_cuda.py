@@ -372,6 +372,59 @@ def test_cuda_takes_strided_tensors_and_other_streams(cuda_arrays):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize(("size", "n_max"), [(32, 10), (16, 10), (23, 10), (64, 20), (40, 12), (24, 30)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_patch_moments_of_every_layout(cuda_arrays, size, n_max, dtype):
+    basis = ctm.ZernikeBasis(n_max, size)
+    rng = np.random.default_rng(0)
+    for count in (1, 63, 64, 65, 1000):  # tiles of 64 and 32 patches, whole and not
+        host = rng.random((count, size, size + 8)).astype(dtype)
+        stack = cuda_arrays(host)
+        for patches, values in [
+            (stack[:, :, :size].contiguous(), host[:, :, :size]),  # vectors of 16 bytes, where the side allows it
+            (stack[:, :, :size], host[:, :, :size]),  # rows apart
+            (stack[:, :, 1 : size + 1], host[:, :, 1 : size + 1]),  # not aligned
+            (stack[:, :, :size].transpose(1, 2), host[:, :, :size].transpose(0, 2, 1)),
+        ]:
+            expected = values.reshape(count, -1).astype(np.float64) @ basis.weights.T
+            bound = 16 * np.finfo(dtype).eps * abs(basis.weights).sum(axis=1)
+            moments = ctm.patch_moments(patches, basis).cpu().numpy()
+            assert (abs(moments - expected) <= bound).all()
+
+
+@pytest.mark.gpu
+def test_column_moments_of_a_large_image(cuda_arrays):
+    basis = ctm.ZernikeBasis(10, 32)
+    rng = np.random.default_rng(0)
+    host, centres = rng.random((1500, 1400)).astype(np.float32), rng.uniform(-10, 1500, (20_001, 2))
+    centres[::2] = np.floor(centres[::2]) + 0.5  # on pixels, between others
+    image, positions = cuda_arrays(host), cuda_arrays(centres)
+    bound = 16 * np.finfo(np.float32).eps * abs(basis.weights).sum(axis=1)
+    for options in ({}, {"interpolation": "nearest"}, {"scale": 1.3}, {"scale": [[0.9, 0.3], [-0.3, 0.9]]}):
+        moments = ctm.column_moments(image, positions, basis, **options).cpu().numpy()
+        expected = ctm.column_moments(host.astype(np.float64), centres, basis, **options)
+        assert (abs(moments - expected) <= bound).all()
+
+
+@pytest.mark.gpu
+def test_pixels_beyond_the_disk_take_no_part(cuda_arrays):
+    basis = ctm.ZernikeBasis(10, 32)
+    patches = np.random.default_rng(0).random((100, 32, 32)).astype(np.float32)
+    beside = np.where(abs(basis.weights).max(axis=0).reshape(32, 32) > 0, patches, np.float32(np.nan))
+    moments = ctm.patch_moments(cuda_arrays(beside), basis).cpu().numpy()
+    np.testing.assert_array_equal(moments, ctm.patch_moments(cuda_arrays(patches), basis).cpu().numpy())
+
+
+@pytest.mark.gpu
+def test_weights_without_parity(cuda_arrays):
+    weights = np.random.default_rng(0).normal(size=(7, 81))
+    table = _kernels.WeightTable(weights, 9)
+    patches = np.random.default_rng(1).random((70, 9, 9))
+    moments = _kernels.select(cuda_arrays(patches), "patches", None).patch_moments(cuda_arrays(patches), table, 0)
+    np.testing.assert_allclose(moments.cpu().numpy(), patches.reshape(70, -1) @ weights.T, atol=1e-12)
+
+
+@pytest.mark.gpu
 def test_cuda_shows_positions_that_are_not_finite(cuda_arrays):
     moments = ctm.column_moments(
         cuda_arrays(np.ones((20, 20))), cuda_arrays(np.array([[np.nan, 5.0], [9.0, 9.0]])), ctm.ZernikeBasis(2, 9)

@@ -110,7 +110,16 @@ struct PatchCorner {
     const T* pixel;
     T down;  // shares of the next pixels
     T right;
+
+    CONTEXTEM_HD bool between_pixels() const { return down > T(0) || right > T(0); }
 };
+
+// What all patches of a block are: their samples pixels, between pixels of the image, or anywhere.
+enum class TileKind { on_pixels, between_pixels, anywhere };
+
+CONTEXTEM_HD TileKind tile_kind(bool some_elsewhere, bool some_between) {
+    return some_elsewhere ? TileKind::anywhere : some_between ? TileKind::between_pixels : TileKind::on_pixels;
+}
 
 // ---- patches with every row a whole number of 16-byte vectors, P a multiple of 8 -----------------------------------
 
@@ -163,7 +172,7 @@ struct VectorStage {
     }
 
     CONTEXTEM_HD void put(const DeviceTableView<float>& table, Index, int strip, int thread, int threads,
-                          const PatchCorner<float>*, const Held& held, float* panel) const {
+                          const PatchCorner<float>*, TileKind, const Held& held, float* panel) const {
         const int number = strip * strip_quads + thread % strip_quads;
         const Quad quad = table.quads[number < table.n_quads ? number : table.n_quads];
         float* const first = panel + (quad.sample - strip_begin(table, strip)) * Tile<float>::pitch;
@@ -230,7 +239,7 @@ struct SampleStage {
     CONTEXTEM_HD void fetch(const DeviceTableView<T>&, Index, int, int, int, Held&) const {}
 
     CONTEXTEM_HD void put(const DeviceTableView<T>& table, Index first_patch, int strip, int thread, int threads,
-                          const PatchCorner<T>* corners, const Held&, T* panel) const {
+                          const PatchCorner<T>* corners, TileKind patches, const Held&, T* panel) const {
         const int number = strip * strip_quads + thread % strip_samples / 4;
         const Quad quad = table.quads[number < table.n_quads ? number : table.n_quads];
         if (thread % 4 >= quad.count) {
@@ -246,36 +255,38 @@ struct SampleStage {
         const Index up = (above - below) * samples.row_stride();
         const Index back = (left - right) * samples.column_stride();
         T* const out = panel + (quad.sample - strip_begin(table, strip) + thread % 4) * Tile<T>::pitch;
-        for (int slot = thread / strip_samples; slot < Tile<T>::patches; slot += threads / strip_samples) {
-            const PatchCorner<T> corner = corners[slot];
-            if (corner.pixel == nullptr) {
-                const Index p = first_patch + slot < count() ? first_patch + slot : count() - 1;
+        // read(slot, offset, k, l) gives sample (k, l) of the patch in a slot, `offset` from its corner
+        const auto fill = [&](const auto& read) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll 2
+#endif
+            for (int slot = thread / strip_samples; slot < Tile<T>::patches; slot += threads / strip_samples) {
+                const T sample = read(slot, first, below, right);
                 if (table.folded) {
-                    put_folded(fold(samples.elsewhere(p, below, right), samples.elsewhere(p, below, left),
-                                    samples.elsewhere(p, above, right), samples.elsewhere(p, above, left)),
+                    put_folded(fold(sample, read(slot, first + back, below, left), read(slot, first + up, above, right),
+                                    read(slot, first + up + back, above, left)),
                                out + slot);
                 } else {
-                    out[slot] = samples.elsewhere(p, below, right);
+                    out[slot] = sample;
                 }
-                continue;
             }
-            const T* const pixel = corner.pixel + first;
-            if (!table.folded) {
-                out[slot] = between(corner, pixel);
-            } else if (corner.down == T(0) && corner.right == T(0)) {
-                put_folded(fold(read_constant(pixel), read_constant(pixel + back), read_constant(pixel + up),
-                                read_constant(pixel + up + back)), out + slot);
-            } else {
-                put_folded(fold(between(corner, pixel), between(corner, pixel + back), between(corner, pixel + up),
-                                between(corner, pixel + up + back)),
-                           out + slot);
-            }
+        };
+        if (patches == TileKind::on_pixels) {
+            fill([&](int slot, Index offset, Index, Index) { return read_constant(corners[slot].pixel + offset); });
+        } else if (patches == TileKind::between_pixels) {
+            fill([&](int slot, Index offset, Index, Index) { return between(corners[slot], offset); });
+        } else {
+            fill([&](int slot, Index offset, Index k, Index l) {
+                const Index p = first_patch + slot < count() ? first_patch + slot : count() - 1;
+                return corners[slot].pixel == nullptr ? samples.elsewhere(p, k, l) : between(corners[slot], offset);
+            });
         }
     }
 
 private:
     // A neighbour without a share is not read: it may lie outside.
-    CONTEXTEM_HD T between(const PatchCorner<T>& corner, const T* pixel) const {
+    CONTEXTEM_HD T between(const PatchCorner<T>& corner, Index offset) const {
+        const T* const pixel = corner.pixel + offset;
         const Index next_row = corner.down > T(0) ? samples.row_stride() : 0;
         const Index next_column = corner.right > T(0) ? samples.column_stride() : 0;
         const auto column = [&](const T* here) {

@@ -34,11 +34,18 @@ __global__ void __launch_bounds__(groups_per_block* lanes)
     const GroupBlock block = table.blocks[blockIdx.y];
     const bool multiplies = thread / lanes < block.n_groups;
     const ModeGroup group = table.groups[block.first_group + (multiplies ? thread / lanes : 0)];
+    TileKind kind = TileKind::on_pixels;
     if constexpr (Stage::keeps_corners) {
+        bool elsewhere = false;
+        bool between = false;
         for (int i = thread; i < Tile<T>::patches; i += threads) {
-            corners[i] = stage.corner(min(first_patch + i, stage.count() - 1));
+            const PatchCorner<T> corner = stage.corner(min(first_patch + i, stage.count() - 1));
+            elsewhere = elsewhere || corner.pixel == nullptr;
+            between = between || corner.between_pixels();
+            corners[i] = corner;
         }
-        __syncthreads();
+        elsewhere = __syncthreads_or(elsewhere);
+        kind = tile_kind(elsewhere, __syncthreads_or(between));
     }
 
     Sums<T> sums = {};
@@ -53,7 +60,7 @@ __global__ void __launch_bounds__(groups_per_block* lanes)
             multiply_strip<Stage::together>(table, group, strip, lane, panels + strip % 2 * Tile<T>::panel, sums);
         }
         if (more) {
-            stage.put(table, first_patch, strip + 1, thread, threads, corners, held,
+            stage.put(table, first_patch, strip + 1, thread, threads, corners, kind, held,
                       panels + (strip + 1) % 2 * Tile<T>::panel);
         }
         __syncthreads();

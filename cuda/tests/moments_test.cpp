@@ -31,10 +31,16 @@ std::vector<T> emulate(const Stage& stage, const cuda::DeviceTableView<T>& table
             std::vector<T> panels(Tile::values + 4, unwritten);
             T* const shared = panels.data() + to_alignment(panels.data());
             std::vector<cuda::PatchCorner<T>> corners;
+            auto kind = cuda::TileKind::on_pixels;
             if constexpr (Stage::keeps_corners) {
+                bool elsewhere = false;
+                bool between = false;
                 for (int i = 0; i < Tile::patches; ++i) {
                     corners.push_back(stage.corner(std::min(first_patch + i, stage.count() - 1)));
+                    elsewhere = elsewhere || corners.back().pixel == nullptr;
+                    between = between || corners.back().between_pixels();
                 }
+                kind = cuda::tile_kind(elsewhere, between);
             }
             std::vector<cuda::Sums<T>> sums(static_cast<std::size_t>(threads), cuda::Sums<T>{});
             std::vector<typename Stage::Held> held(static_cast<std::size_t>(threads));
@@ -55,7 +61,7 @@ std::vector<T> emulate(const Stage& stage, const cuda::DeviceTableView<T>& table
                 }
                 for (int t = threads; t-- > 0 && strip + 1 < strips;) {
                     const auto i = static_cast<std::size_t>(t);
-                    stage.put(table, first_patch, strip + 1, t, threads, corners.data(), held[i], next);
+                    stage.put(table, first_patch, strip + 1, t, threads, corners.data(), kind, held[i], next);
                 }
             }
             for (int first = 0; first < Tile::patches; first += cuda::patches_at_once<T>(block)) {
@@ -91,6 +97,26 @@ void compare(const std::vector<T>& found, const std::vector<double>& expected, c
     CHECK_NEAR(worst / static_cast<double>(std::numeric_limits<T>::epsilon()), 0.0, 8.0);
 }
 
+enum class Spread { on_pixels, between_pixels, anywhere };
+
+// Positions whose patches of scale 1 lie on the pixels of an image or between them, or inside, at and beyond the border.
+std::vector<double> positions_in(Index rows, Index columns, Index size, Index count, Spread spread) {
+    std::vector<double> centres = numbers(static_cast<int>(2 * count), 2);
+    const double half = 0.5 * static_cast<double>(size - 1);
+    for (std::size_t i = 0; i < centres.size(); ++i) {
+        const double extent = static_cast<double>(i % 2 == 0 ? rows : columns);
+        if (spread == Spread::anywhere) {
+            centres[i] = 1.2 * extent * centres[i] - 0.1 * extent;
+        } else {
+            centres[i] = half + 0.25 + (extent - 2.0 * half - 1.5) * centres[i];
+        }
+        if (spread == Spread::on_pixels || (spread == Spread::anywhere && i / 2 % 3 == 0)) {
+            centres[i] = std::floor(centres[i] - half) + half;
+        }
+    }
+    return centres;
+}
+
 template <class T>
 void columns_and_patches(int n_max, Index size, Index count, bool with_parity = true) {
     std::vector<double> weights = integrated_weights(n_max, static_cast<int>(size));
@@ -112,26 +138,27 @@ void columns_and_patches(int n_max, Index size, Index count, bool with_parity = 
         pixels.push_back(static_cast<T>(value));
     }
     const std::vector<double> exact(pixels.begin(), pixels.end());
-    std::vector<double> centres = numbers(static_cast<int>(2 * count), 2);
-    for (std::size_t i = 0; i < centres.size(); ++i) {
-        const double reach = static_cast<double>(i % 2 == 0 ? rows : columns);
-        centres[i] = 1.2 * reach * centres[i] - 0.1 * reach;  // inside, at and beyond the border
-        if (i / 2 % 3 == 0) {
-            centres[i] = std::floor(centres[i]) + 0.5 * static_cast<double>((size + 1) % 2);  // on pixels
-        }
-    }
-    const PositionsView positions = {centres.data(), count};
     std::vector<double> expected(static_cast<std::size_t>(count * modes));
-    for (const PatchGrid grid : {PatchGrid{size, 1, 0, 0, 1, Interpolation::linear},
-                                 PatchGrid{size, 1, 0, 0, 1, Interpolation::nearest},
-                                 PatchGrid{size, 0.7, 0, 0, 0.7, Interpolation::linear},
-                                 PatchGrid{size, 0.8, 0.3, -0.3, 0.8, Interpolation::linear}}) {
-        for (const Index step : {Index(1), Index(2)}) {  // pixels beside each other, and apart
-            const ImageView<T> image = {pixels.data(), rows, columns, 2 * columns, step};
-            column_moments(ImageView<double>{exact.data(), rows, columns, 2 * columns, step}, positions, grid,
-                           reference, 1, expected.data());
-            const cuda::SampleStage<T, cuda::ColumnSamples<T>> stage = {{{image, positions, grid}}};
-            compare(emulate(stage, table), expected, weights, modes);
+    for (const Spread spread : {Spread::on_pixels, Spread::between_pixels, Spread::anywhere}) {
+        const std::vector<double> centres = positions_in(rows, columns, size, count, spread);
+        const PositionsView positions = {centres.data(), count};
+        for (const PatchGrid grid : {PatchGrid{size, 1, 0, 0, 1, Interpolation::linear},
+                                     PatchGrid{size, 1, 0, 0, 1, Interpolation::nearest},
+                                     PatchGrid{size, 0.7, 0, 0, 0.7, Interpolation::linear},
+                                     PatchGrid{size, 0.8, 0.3, -0.3, 0.8, Interpolation::linear}}) {
+            for (const Index step : {Index(1), Index(2)}) {  // pixels beside each other, and apart
+                const ImageView<T> image = {pixels.data(), rows, columns, 2 * columns, step};
+                column_moments(ImageView<double>{exact.data(), rows, columns, 2 * columns, step}, positions, grid,
+                               reference, 1, expected.data());
+                const cuda::SampleStage<T, cuda::ColumnSamples<T>> stage = {{{image, positions, grid}}};
+                compare(emulate(stage, table), expected, weights, modes);
+                if (grid.unit() && grid.interpolation == Interpolation::linear && spread != Spread::anywhere) {
+                    for (Index p = 0; p < count; ++p) {
+                        const cuda::PatchCorner<T> corner = stage.corner(p);
+                        CHECK(corner.pixel != nullptr && corner.between_pixels() == (spread != Spread::on_pixels));
+                    }
+                }
+            }
         }
     }
 
@@ -179,6 +206,26 @@ void nothing_beyond_the_disk() {
     }
 }
 
+// A neighbour without a share is not read: it may lie outside.
+void nothing_beyond_the_image() {
+    const std::vector<double> weights = integrated_weights(4, 16);
+    const cuda::PackedTable<float> packed(MomentTable<float>(weights.data(), mode_count(4), 16));
+    const std::vector<unsigned char> bytes = packed.bytes();
+    std::vector<float> pixels(18 * 18, std::nanf(""));  // an image of 17 x 17, and beyond it
+    for (std::size_t i = 0; i < pixels.size(); ++i) {
+        pixels[i] = i / 18 < 17 && i % 18 < 17 ? 1.0f : pixels[i];
+    }
+    const double last[] = {8.5, 8.5, 8.5, 8.0, 8.0, 8.5};  // in the last corner, and at the last column and row
+    const PatchGrid grid = {16, 1, 0, 0, 1, Interpolation::linear};
+    for (const Index count : {Index(1), Index(3)}) {
+        const cuda::SampleStage<float, cuda::ColumnSamples<float>> stage = {
+            {{{pixels.data(), 17, 17, 18, 1}, {last, count}, grid}}};
+        for (const float moment : emulate(stage, packed.view(bytes.data()))) {
+            CHECK(std::isfinite(moment));
+        }
+    }
+}
+
 // The threads of a warp that write a panel, or read it, meet as many banks as they move words at once.
 void banks() {
     using Tile = cuda::Tile<float>;
@@ -218,6 +265,7 @@ int main() {
     groups_of_modes(2, {6, 6, 6, 6});
     banks();
     nothing_beyond_the_disk();
+    nothing_beyond_the_image();
     for (const Index count : {Index(1), Index(64), Index(70)}) {
         columns_and_patches<float>(10, 32, count);
     }
