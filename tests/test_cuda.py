@@ -243,7 +243,7 @@ def test_a_numpy_array_is_told_the_way_to_the_device():
 def test_a_table_is_not_uploaded_into_a_graph(cupy, extension, monkeypatch):
     monkeypatch.setattr(extension, "is_capturing", lambda stream, device: (stream, device) == (1234, 0))
     patches, basis = cupy.ndarray(np.zeros((5, 9, 9))), ctm.ZernikeBasis(2, 9)
-    with pytest.raises(RuntimeError, match=r"MomentTable: .* before a graph is captured.*; call the function once before"):
+    with pytest.raises(RuntimeError, match=r"MomentTable: .* before a graph is captured.*; call the function once"):
         ctm.patch_moments(patches, basis)
     with pytest.raises(RuntimeError, match="AdjointTable: expected a table that is on CUDA device 0 before a graph"):
         ctm.patch_moments_adjoint(cupy.ndarray(np.zeros((5, 6))), basis)

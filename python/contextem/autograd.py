@@ -289,7 +289,7 @@ def rotation_invariants(moments: Tensor, basis: ZernikeBasis) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Any:
-    """What the functions of contextem take: the tensor itself in CUDA memory, an array that shares it on the CPU."""
+    """Return what the functions of contextem take: in CUDA memory the tensor itself, else an array that shares it."""
     detached = tensor.detach()
     return detached if _arrays.in_cuda(detached) else detached.numpy()
 
