@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import types
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import stand_in_card
@@ -47,6 +50,9 @@ class LazyCard:
 
     def locked(self, nbytes):
         return np.full(nbytes, 255, np.uint8)
+
+    def fill(self, to, array):
+        np.copyto(to, array)
 
     def memory(self, nbytes):
         self.held += nbytes
@@ -173,6 +179,48 @@ def test_the_lazy_card_catches_what_is_overwritten_too_early(monkeypatch):
     card = LazyCard()
     found = _streaming.patch_moments(patches, basis.table, card, 1000)
     assert not np.array_equal(found, _core.patch_moments(patches, basis.table.packed(patches.dtype), 1))
+
+
+def queue(log):
+    """Stand in for a stream of torch, which does everything at once and tells what it waited for."""
+    return types.SimpleNamespace(
+        wait_event=lambda event: log.append("wait"),
+        wait_stream=lambda other: log.append("wait for the stream before"),
+        synchronize=lambda: log.append("finish"),
+    )
+
+
+@pytest.mark.parametrize("chunk", [1000, 2**20])
+def test_the_card_of_torch_on_a_stand_in(monkeypatch, chunk):
+    stand_in_card.install(monkeypatch)
+    log = []
+    event = types.SimpleNamespace(record=lambda stream: log.append("record"), synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: queue(log))
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(_arrays, "device_memory", lambda nbytes, device: torch.empty(nbytes, dtype=torch.uint8))
+    monkeypatch.setattr(_arrays, "check_card", lambda device: device)
+    monkeypatch.setattr(_streaming.TorchCard, "locked", lambda self, nbytes: np.empty(nbytes, np.uint8))
+    rng = np.random.default_rng(0)
+    image, positions, basis = rng.normal(size=(60, 50)), rng.uniform(-3, 60, (100, 2)), ctm.ZernikeBasis(4, 9)
+    found = ctm.column_moments(image, positions, basis, scale=0.5, device="cuda:0", chunk=chunk)
+    np.testing.assert_array_equal(found, ctm.column_moments(image, positions, basis, scale=0.5))
+    patches = rng.normal(size=(30, 9, 9)).astype(np.float32)
+    found = ctm.patch_moments(patches, basis, device="cuda:0", chunk=chunk)
+    np.testing.assert_array_equal(found, ctm.patch_moments(patches, basis))
+    assert log.count("finish") == 4 and "wait for the stream before" in log
+    assert ctm.patch_moments(patches[:0], basis, device="cuda:0").shape == (0, 15)
+
+
+def test_a_failure_leaves_no_copy_under_way(monkeypatch):
+    extension = stand_in_card.install(monkeypatch)
+    basis, card, finished = ctm.ZernikeBasis(3, 7), EagerCard(), []
+    monkeypatch.setattr(extension, "patch_moments", lambda *_: 1 / 0)
+    monkeypatch.setattr(card, "finish", lambda: finished.append(True))
+    with pytest.raises(ZeroDivisionError):
+        _streaming.patch_moments(np.zeros((9, 7, 7)), basis.table, card, 1000)
+    assert finished == [True]
 
 
 def test_bad_input_gets_one_sentence(monkeypatch):

@@ -14,14 +14,17 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contextem import _arrays, _kernels
+from contextem._threads import thread_count
 
 CHUNK = 256 * 2**20
 """Bytes of a piece where nothing is said."""
@@ -79,6 +82,9 @@ class Card(Protocol):
     def is_locked(self, array: Array) -> bool:
         """Whether an array lies in such memory already, without gaps."""
 
+    def fill(self, to: Array, array: Array) -> None:
+        """Copy an array of the host to another."""
+
     def memory(self, nbytes: int) -> Any:
         """Memory of the card, (nbytes,) uint8."""
 
@@ -102,6 +108,8 @@ class TorchCard:
         torch: Any = importlib.import_module("torch")
         self._torch, self._device = torch, device
         self._copying, self._computing = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._threads = min(8, thread_count())  # one copies slower than PCI Express does
+        self._fillers = ThreadPoolExecutor(self._threads)
 
     def locked(self, nbytes: int) -> NDArray[np.uint8]:
         memory: NDArray[np.uint8] = self._torch.empty(nbytes, dtype=self._torch.uint8, pin_memory=True).numpy()
@@ -111,6 +119,11 @@ class TorchCard:
         if not (array.flags.c_contiguous and array.flags.writeable):  # torch warns of what it could write to
             return False
         return bool(self._torch.from_numpy(array).is_pinned())
+
+    def fill(self, to: Array, array: Array) -> None:
+        parts = np.linspace(0, len(array), self._threads + 1).astype(int)
+        for part in [self._fillers.submit(np.copyto, to[a:b], array[a:b]) for a, b in pairwise(parts)]:
+            part.result()
 
     def memory(self, nbytes: int) -> Any:
         memory = _arrays.device_memory(nbytes, self._device)
@@ -136,6 +149,7 @@ class TorchCard:
                 event.record(self._computing)
 
     def finish(self) -> None:
+        self._fillers.shutdown()
         self._copying.synchronize()
         self._computing.synchronize()
 
@@ -165,7 +179,7 @@ class _Uplink:
             host = array
         else:
             host = self._staging[: array.nbytes].view(self._dtype).reshape(array.shape)
-            np.copyto(host, array)
+            self._card.fill(host, array)
         there = _arrays.device_view(self._memory, array.shape, self._dtype)
         self._card.copy(there, host, self.free, self.arrived)
         return there
