@@ -422,6 +422,8 @@ def test_the_adjoint_of_many_columns_is_the_same_every_time(cuda_arrays):
 def test_graphs_are_captured_and_played_again(cuda_arrays):
     import torch
 
+    from contextem import autograd
+
     rng = np.random.default_rng(0)
     basis = ctm.ZernikeBasis(6, 24)
     image, positions = cuda_arrays(rng.random((200, 150), dtype=np.float32)), cuda_arrays(rng.uniform(0, 150, (500, 2)))
@@ -437,8 +439,10 @@ def test_graphs_are_captured_and_played_again(cuda_arrays):
         captured = ctm.column_moments(image, positions, basis)
         back = ctm.column_moments_adjoint(captured, positions, basis, (200, 150))
         slopes = adjoint.column_moments_position_gradient(captured, image, positions, basis)
+        invariants = autograd.rotation_invariants(captured, basis), ctm.rotation_invariants(captured, basis)
     graph.replay()
     assert (captured == moments).all() and (back == pixels).all()
+    assert all((found == ctm.rotation_invariants(moments, basis)).all() for found in invariants)
     image.copy_(image.flip(0))
     graph.replay()
     assert (captured == ctm.column_moments(image, positions, basis)).all()

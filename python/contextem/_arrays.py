@@ -302,6 +302,11 @@ def check_threads(n_threads: Any) -> int:
     return check_integer("n_threads", n_threads, 0, 1024)
 
 
+def columns(moments: Any, numbers: NDArray[np.int32]) -> Any:
+    """Return some columns of CUDA moments (..., J); a list of them as index would be uploaded, and waited for."""
+    return sys.modules[family("moments", moments)].stack([moments[..., j] for j in numbers.tolist()], -1)
+
+
 def hypot(a: Any, b: Any) -> Any:
     """Return sqrt(a^2 + b^2) in the arrays' own library, without overflow."""
     return sys.modules[family("moments", a)].hypot(a, b)

@@ -360,10 +360,9 @@ class _Cuda:
         return slopes
 
     def rotation_invariants(self, moments: Any, cosine: Modes, sine: Modes, n_threads: int) -> Any:
-        pairs = moments[..., cosine.tolist()], moments[..., sine.tolist()]
-        invariants = _arrays.hypot(*pairs)
-        signed = np.flatnonzero(cosine == sine).tolist()
-        invariants[..., signed] = pairs[0][..., signed]
+        invariants = _arrays.hypot(_arrays.columns(moments, cosine), _arrays.columns(moments, sine))
+        for place in np.flatnonzero(cosine == sine).tolist():
+            invariants[..., place] = moments[..., int(cosine[place])]
         return invariants
 
     def virtual_detectors(self, patterns: Any, table: MaskTable, n_threads: int) -> Any:
