@@ -144,7 +144,7 @@ def test_two_dask_workers_against_one(batch, tmp_path, capsys):
     parts = make_parts(dict.fromkeys(batch.files, said), {}, "frames")
     seconds, found = {}, {}
     for workers in (1, 2):
-        options = Options(None, model_digest(packaged_model()))
+        options = Options(str(packaged_model()), model_digest(packaged_model()))
         work = Work(str(tmp_path / str(workers)), options, None, default_memory(), 1)
         with local_cluster(workers, 1, default_memory()) as engine:
             list(engine.run(parts[: 2 * workers], work))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contextem as ctm
-from contextem.batch.lock import Occupied, locked
+from contextem.batch.lock import Occupied, is_alone, locked
 from contextem.batch.plan import Shard, named
 from contextem.batch.store import Store
 from contextem.cli import main
@@ -115,6 +115,20 @@ def test_long_series_is_cut_into_stretches_with_the_same_columns(campaign, done,
     assert cut["micrograph"].to_pylist() == whole["micrograph"].to_pylist()
 
 
+def test_series_that_is_cut_otherwise_is_done_again_when_that_is_said(campaign, done, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    shutil.copytree(done, output)
+    monkeypatch.setattr("contextem.batch.plan.SPLIT", -(-(campaign / "series.npy").stat().st_size // 2))
+    refused = run(campaign, "-o", output)
+    assert refused.exit_code == 2 and "holds results of series.npy that were made" in refused.output
+    assert digests(output) == digests(done)
+    assert run(campaign, "-o", output, "--overwrite").exit_code == 1
+    assert (output / "columns" / "series.npy.parquet").is_dir()
+    monkeypatch.undo()
+    assert run(campaign, "-o", output, "--overwrite").exit_code == 1
+    assert digests(output) == digests(done)
+
+
 # The same whoever does it
 
 
@@ -138,7 +152,7 @@ def test_shards_come_to_the_same(campaign, done, tmp_path, count):
 def test_shards_that_are_not_done_are_told_by_merge(campaign, tmp_path):
     assert run(campaign, "-o", tmp_path / "out", "--shard", "1/3").exit_code == 1
     merged = run("merge", tmp_path / "out")
-    assert merged.exit_code == 1 and "3 parts are not done yet" in merged.output
+    assert merged.exit_code == 1 and "parts not done yet: 3" in merged.output
     reasons = [row["reason"] for row in rows_of(tmp_path / "out" / "failures.csv")]
     assert sum("not done yet" in reason for reason in reasons) == 3
 
@@ -300,15 +314,15 @@ def test_second_run_on_the_same_output_is_refused_with_the_name_of_the_first(cam
 
 
 def test_shares_of_one_division_work_side_by_side_and_no_others(tmp_path):
-    with locked(tmp_path, Shard(1, 3)) as alone:
-        assert alone
-        with locked(tmp_path, Shard(2, 3)) as second:
-            assert not second
+    with locked(tmp_path, Shard(1, 3)):
+        assert is_alone(tmp_path, Shard(1, 3))
+        with locked(tmp_path, Shard(2, 3)):
+            assert not is_alone(tmp_path, Shard(1, 3))
         for other in (Shard(1, 3), Shard(1, 2), Shard(1, 1), None):
             with pytest.raises(Occupied, match=r"process \d+ of .* \(shard 1 of 3\)"), locked(tmp_path, other):
                 pass
-    with locked(tmp_path, None) as alone:
-        assert alone
+    with locked(tmp_path, None):
+        assert is_alone(tmp_path, None)
 
 
 def test_full_disk_ends_with_a_sentence_and_goes_on_when_there_is_room(campaign, done, tmp_path):
@@ -352,6 +366,13 @@ def test_what_is_missing_is_told_before_anything_is_done(campaign, tmp_path):
     assert refused.exit_code == 1 and "there is no file" in refused.output
     assert run(data, "-o", tmp_path / "new", "--memory", "12").exit_code == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_extra_that_is_missing_is_named(campaign, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    refused = run(campaign, "-o", tmp_path / "out")
+    assert refused.exit_code == 2 and not (tmp_path / "out").exists()
+    assert "pyarrow: is not installed, it comes with pip install 'contextem[batch]'" in refused.output
 
 
 def test_names_tell_files_apart():

@@ -47,7 +47,7 @@ def test_images_are_what_the_detectors_would_have_counted(folder, images, tmp_pa
     result = run(folder / "scan.npy", "-o", tmp_path)
     assert result.exit_code == 0, result.output
     for name, counts in images.items():
-        image = ctm.read(tmp_path / "images" / f"scan.npy.{name}.tif")
+        image = ctm.read(tmp_path / "images" / f"scan.npy.{name}-{ANNULI[name][0]:g}-{ANNULI[name][1]:g}.tif")
         np.testing.assert_array_equal(image.data, counts)
         assert image.sampling == pytest.approx(0.2, rel=1e-6)
 
@@ -71,7 +71,7 @@ def test_columns_are_those_of_classify_with_both_images(folder, images, tmp_path
 def test_annuli_on_the_command_line_stand_before_those_of_files(folder, images, tmp_path):
     result = run(folder / "scan.npy", "-o", tmp_path, "--annulus", "HAADF", *ANNULI["HAADF"])
     assert result.exit_code == 0, result.output
-    assert [path.name for path in (tmp_path / "images").iterdir()] == ["scan.npy.HAADF.tif"]
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["scan.npy.HAADF-70-190.tif"]
 
 
 def test_images_and_scans_side_by_side(folder, images, tmp_path):
@@ -134,7 +134,7 @@ def test_sixteen_gibibytes_in_two(tmp_path):
     )
     (tmp_path / "scan.npy").unlink()
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(ctm.read(tmp_path / "out" / "images" / "scan.npy.HAADF.tif").data, counts)
+    np.testing.assert_array_equal(ctm.read(tmp_path / "out" / "images" / "scan.npy.HAADF-70-190.tif").data, counts)
     (line,) = (tmp_path / "out" / "log" / "shard-1-of-1.jsonl").read_text().splitlines()
     assert json.loads(line)["peak_memory_bytes"] < 1.2 * GIB
 

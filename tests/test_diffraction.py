@@ -789,3 +789,13 @@ def test_what_libertem_reads(tmp_path):
         read_scan(tmp_path / "scan.xml", scan_shape=(3, 5))
     with pytest.raises(ValueError, match=r"^scan_shape: scan.xml holds 20 patterns, 5 fewer than a scan of 5 x 5 has"):
         read_scan(tmp_path / "scan.xml", scan_shape=(5, 5))
+
+
+def test_package_that_blockfiles_need_is_named(tmp_path, monkeypatch):
+    write_blo(tmp_path / "scan.blo", DATA.astype(np.uint8))
+    for module in [name for name in sys.modules if name.startswith("rsciio.blockfile")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delattr("rsciio.blockfile")
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(ReadError, match=r"^path: scan.blo .* package scikit-image, which is not installed"):
+        read_scan(tmp_path / "scan.blo")

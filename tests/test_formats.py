@@ -114,7 +114,7 @@ REAL_REFUSED = {
     "emd_files/example_object_dtype_data.emd": "path: .* cannot be read as .emd",
     "dm3_2D_data/test_diffraction_pattern.dm3": "sampling: .* 1/nm for the rows",
     "FEI_old/64x64_diffraction_acquire_1.ser": "sampling: .* 1 / nm for the rows",
-    "blockfile_data/test1.blo": "path: .* diffraction patterns, compute an image of them",
+    "blockfile_data/test1.blo": "path: .* diffraction patterns, compute images of them",
     "tiff_files/optical_Zeiss_AxioVision_RGB.tif": "path: .* colour image",
     "tiff_files/test_rgba16.zip!test_rgba16.tif": "path: .* colour image",
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from contextem._threads import thread_limit
 from contextem.attention import CONTEXT_TOKENS, LatticeClassifier, ModelConfig, PaperClassifier, build_classifier
 from contextem.columns import CLASSES
 from contextem.context import Context
@@ -80,6 +81,23 @@ def test_predictions_do_not_depend_on_the_batch_nor_on_how_the_context_is_given(
     for i in (0, 30, 60):
         alone = model.predict(seen[i : i + 1], context)
         assert_alike(alone, Prediction(*(part[i : i + 1] for part in whole)))
+
+
+@kinds
+def test_batches_side_by_side_come_to_the_same_bits(config):
+    model, seen = made(config), contrast(200)
+    context, before = model.context_features(CONTEXT), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            with thread_limit(threads):
+                found.append(model.predict(seen, context, batch_size=16))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 @kinds

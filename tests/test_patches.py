@@ -69,6 +69,16 @@ def test_samples_outside_are_zero(backend):
     np.testing.assert_array_equal(patches[2:], 0)
 
 
+def test_two_samples_between_the_same_pixels_at_the_border():
+    rng = np.random.default_rng(0)
+    image = rng.random((12, 18))[:, ::2]  # pixels apart are read one by one
+    positions = np.array([[6.0, 0.0], [6.0, 8.0], [0.0, 4.0]])
+    for scale in (0.7, [[0.7, 0], [0, -0.7]]):
+        patches = ctm.extract_patches(image, positions, 3, scale=scale)
+        expected = ctm.extract_patches(image, positions, 3, scale=scale, backend="reference")
+        np.testing.assert_allclose(patches, expected, atol=1e-12)
+
+
 def test_a_constant_image_gives_exactly_that_constant(backend):
     image = np.full((60, 60), np.float32(0.1))
     positions = np.random.default_rng(0).uniform(25, 35, (20, 2))

@@ -157,7 +157,7 @@ def test_batch_array_goes_on_after_a_task_was_killed_and_is_merged(slurm, comman
     state, merged, said = submit("merge1.log")
     assert (state.name, state.signal) == ("FAILED", 9)
     assert (merged.name, merged.exit_code) == ("FAILED", 1)
-    assert said.startswith("5 micrographs") and "2 parts are not done yet" in said
+    assert said.startswith("5 micrographs") and "parts not done yet: 2" in said
     assert set(columns_found(tmp_path / "out")) == {f"field{i}.tif" for i in (0, 2, 3, 5, 6)}
 
     program.write_text(whole)

@@ -42,5 +42,12 @@ int main() {
     CHECK_NEAR(sample_row(grid, 10.0, -2.0, 1.0), 10 - 4 + 0.5, 0);
     CHECK_NEAR(sample_column(grid, 10.0, -2.0, 1.0), 10 + 1 + 3, 0);
     CHECK(!grid.separable() && !grid.unit() && grid.half() == 2.0);
+
+    // two samples inside, between the same pixels: the second reads the next pixel, in either direction
+    const PatchGrid fine = {3, 0.75, 0, 0, -0.75, Interpolation::linear};
+    for (const double step : {fine.row_by_row, fine.column_by_column}) {
+        const LineReach reach = line_reach(fine, 0.0, step, 9);
+        CHECK(reach.end - reach.begin == 2 && reach.origin == 0 && reach.width == 2);
+    }
     return failures();
 }

@@ -54,22 +54,15 @@ DeviceGuard::~DeviceGuard() { cudaSetDevice(previous_); }
 template <class T>
 DeviceTable<T>::DeviceTable(const MomentTable<T>& table, int device) : device_(device) {
     const PackedTable<T> packed(table);
-    const std::vector<std::int32_t> indices = packed.indices();
-    // one allocation, weights first: they need the widest alignment
-    const std::size_t weight_bytes = packed.weights.size() * sizeof(T);
-    const std::size_t index_bytes = indices.size() * sizeof(std::int32_t);
+    const std::vector<unsigned char> bytes = packed.bytes();
     const DeviceGuard guard(device);
-    check(cudaMalloc(&memory_, weight_bytes + index_bytes), "moment table");
-    auto* bytes = static_cast<unsigned char*>(memory_);
-    cudaError_t copied = copy_to_device(bytes, packed.weights.data(), weight_bytes);
-    if (copied == cudaSuccess) {
-        copied = copy_to_device(bytes + weight_bytes, indices.data(), index_bytes);
-    }
+    check(cudaMalloc(&memory_, bytes.size()), "moment table");
+    const cudaError_t copied = copy_to_device(memory_, bytes.data(), bytes.size());
     if (copied != cudaSuccess) {
         cudaFree(memory_);
         check(copied, "moment table");
     }
-    view_ = packed.at(reinterpret_cast<const T*>(bytes), reinterpret_cast<const std::int32_t*>(bytes + weight_bytes));
+    view_ = packed.view(memory_);
 }
 
 template <class T>

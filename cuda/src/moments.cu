@@ -2,79 +2,82 @@
 //
 //   a[p, j] = sum_(k, l) w[j, k, l] patch_p[k, l]
 //
-// A block takes 8 patches and up to 128 modes (blockIdx.y counts groups of modes). Samples of the quadrant go by in
-// strips of 64: all threads fold the strip's samples of the 8 patches into shared memory, panel[plane][sample][patch],
-// then each thread adds the strip to the 8 sums of its mode, in registers. Threads of a warp read neighbouring
-// weights and, modes being grouped by plane, nearly always the same panel value. Shared memory does not grow with P.
+// A block takes 64 patches (32 in double precision), two per lane, and a warp a group of up to 21 modes of one plane,
+// whose sums stay in registers. Samples of the quadrant go by in strips of 16:
+//
+//   fetch      the next strip's pixels -> registers, 16 bytes at a time (patches whose rows allow it; others in `put`)
+//   multiply   this strip: panel[plane][sample][patch] from shared memory, weights by broadcast from the L1 cache
+//   put        the next strip's pixels, folded -> the other panel; one barrier
+//
+// so that loads are under way while the multiply-adds run. Sums go out by way of shared memory, a row of moments at a
+// time. Shared memory does not grow with P or J; blockIdx.y counts groups beyond 16 warps. The diagonal fold is left
+// out: it needs the whole quadrant at once, and a patch of 32 x 32 at n_max 10 takes 441 multiply-adds of a warp where
+// the time to read it leaves room for 1,500 instructions (see benchmarks/README.md).
+#include <algorithm>
+
 #include "check.cuh"
 #include "contextem/cuda/moments.hpp"
-#include "packed_table.hpp"
-#include "sources.hpp"
+#include "moment_tile.hpp"
 
 namespace contextem::cuda {
 namespace {
 
-constexpr int patches_per_block = 8;
-constexpr int modes_per_block = 128;
-constexpr int strip = 64;
-
-template <class T>
-struct Panel {
-    T value[n_parities][strip][patches_per_block];
-};
-
-template <class T, class Source>
-__global__ void __launch_bounds__(modes_per_block)
-    moments_kernel(Source source, DeviceTableView<T> table, T* __restrict__ moments /* (N, J) */) {
-    __shared__ Panel<T> panel;
-    const Index first_patch = Index(blockIdx.x) * patches_per_block;
-    const Index column = Index(blockIdx.y) * modes_per_block + threadIdx.x;
-    const bool active = column < table.n_modes;
-    const int plane = active ? table.plane[column] : 0;
-    T sum[patches_per_block] = {};
-
-    for (Index start = 0; start < table.samples; start += strip) {
-        const int count = static_cast<int>(min(Index(strip), table.samples - start));
-        __syncthreads();  // the strip before has been read
-        for (int i = threadIdx.x; i < count * patches_per_block; i += modes_per_block) {
-            const int q = i % count;  // neighbouring threads take neighbouring samples of one patch
-            const int slot = i / count;
-            const Index p = first_patch + slot;
-            const Folded<T> folded = p < source.count() ? fold_sample(source, table, p, table.sample[start + q])
-                                                        : Folded<T>{{T(0), T(0), T(0), T(0)}};
-            for (int k = 0; k < n_parities; ++k) {
-                panel.value[k][q][slot] = folded.plane[k];
-            }
+template <class T, class Stage>
+__global__ void __launch_bounds__(groups_per_block* lanes)
+    moments_kernel(Stage stage, DeviceTableView<T> table, T* __restrict__ moments /* (N, J) */) {
+    __shared__ alignas(16) T panels[Tile<T>::values];
+    __shared__ PatchCorner<T> corners[Stage::keeps_corners ? Tile<T>::patches : 1];
+    const int thread = static_cast<int>(threadIdx.x);
+    const int threads = static_cast<int>(blockDim.x);
+    const int lane = thread % lanes;
+    const Index first_patch = Index(blockIdx.x) * Tile<T>::patches;
+    const GroupBlock block = table.blocks[blockIdx.y];
+    const bool multiplies = thread / lanes < block.n_groups;
+    const ModeGroup group = table.groups[block.first_group + (multiplies ? thread / lanes : 0)];
+    if constexpr (Stage::keeps_corners) {
+        for (int i = thread; i < Tile<T>::patches; i += threads) {
+            corners[i] = stage.corner(min(first_patch + i, stage.count() - 1));
         }
         __syncthreads();
-        if (active) {
-            const T* weights = table.weights + start * table.n_modes + column;
-            for (int q = 0; q < count; ++q) {
-                const T weight = weights[q * table.n_modes];
-#pragma unroll
-                for (int slot = 0; slot < patches_per_block; ++slot) {
-                    sum[slot] = fma(weight, panel.value[plane][q][slot], sum[slot]);
-                }
-            }
-        }
     }
-    if (active) {
-        const Index mode = table.mode[column];
-        for (int slot = 0; slot < patches_per_block && first_patch + slot < source.count(); ++slot) {
-            moments[(first_patch + slot) * table.n_modes + mode] = sum[slot];
+
+    Sums<T> sums = {};
+    typename Stage::Held held;
+    const int strips = strip_count(table.n_quads);
+    for (int strip = -1; strip < strips; ++strip) {
+        const bool more = strip + 1 < strips;
+        if (more) {
+            stage.fetch(table, first_patch, strip + 1, thread, threads, held);
         }
+        if (strip >= 0 && multiplies) {
+            multiply_strip<Stage::together>(table, group, strip, lane, panels + strip % 2 * Tile<T>::panel, sums);
+        }
+        if (more) {
+            stage.put(table, first_patch, strip + 1, thread, threads, corners, held,
+                      panels + (strip + 1) % 2 * Tile<T>::panel);
+        }
+        __syncthreads();
+    }
+
+    for (int first = 0; first < Tile<T>::patches; first += patches_at_once<T>(block)) {
+        if (multiplies) {
+            put_sums(block, group, first, lane, sums, panels);
+        }
+        __syncthreads();
+        write_moments(table, block, first_patch, first, stage.count(), thread, threads, panels, moments);
+        __syncthreads();
     }
 }
 
-template <class T, class Source>
-void launch(const Source& source, const DeviceTableView<T>& table, T* moments, void* stream, const char* what) {
-    if (source.count() == 0) {
+template <class T, class Stage>
+void launch(const Stage& stage, const DeviceTableView<T>& table, T* moments, void* stream, const char* what) {
+    if (stage.count() == 0) {
         return;
     }
-    const dim3 blocks(static_cast<unsigned>((source.count() + patches_per_block - 1) / patches_per_block),
-                      static_cast<unsigned>((table.n_modes + modes_per_block - 1) / modes_per_block));
-    auto* const queue = static_cast<cudaStream_t>(stream);
-    moments_kernel<T, Source><<<blocks, modes_per_block, 0, queue>>>(source, table, moments);
+    const dim3 blocks(static_cast<unsigned>((stage.count() + Tile<T>::patches - 1) / Tile<T>::patches),
+                      static_cast<unsigned>(table.n_blocks));
+    const int threads = std::max(fewest_threads, table.most_groups * lanes);
+    moments_kernel<T, Stage><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(stage, table, moments);
     check_launch(what);
 }
 
@@ -82,13 +85,19 @@ void launch(const Source& source, const DeviceTableView<T>& table, T* moments, v
 
 template <class T>
 void patch_moments(const PatchesView<T>& patches, const DeviceTableView<T>& table, T* moments, void* stream) {
-    launch(PatchSource<T>{patches}, table, moments, stream, "patch_moments");
+    if constexpr (sizeof(T) == 4) {
+        if (VectorStage::fits(patches, table)) {
+            launch(VectorStage{patches}, table, moments, stream, "patch_moments");
+            return;
+        }
+    }
+    launch(SampleStage<T, PatchSamples<T>>{{{patches}}}, table, moments, stream, "patch_moments");
 }
 
 template <class T>
 void column_moments(const ImageView<T>& image, const PositionsView& positions, const PatchGrid& grid,
                     const DeviceTableView<T>& table, T* moments, void* stream) {
-    launch(ColumnSource<T>{image, positions, grid}, table, moments, stream, "column_moments");
+    launch(SampleStage<T, ColumnSamples<T>>{{{image, positions, grid}}}, table, moments, stream, "column_moments");
 }
 
 template void patch_moments(const PatchesView<float>&, const DeviceTableView<float>&, float*, void*);

@@ -330,7 +330,8 @@ def _missing_package(error: Exception, suffix: str) -> str | None:
         return None
     if suffix in (".tif", ".tiff"):
         return "imagecodecs"  # brings every compression, also those for which tifffile tries other packages first
-    return (named[1] if named else getattr(error, "name", None) or str(error)).split(".")[0]
+    module = (named[1] if named else getattr(error, "name", None) or str(error)).split(".")[0]
+    return {"skimage": "scikit-image"}.get(module, module)
 
 
 def _load_all(path: Path, lazy: bool) -> list[Recording]:

@@ -173,6 +173,26 @@ def scan_options(command: F) -> F:
     return cast(F, complete)
 
 
+def classifier_options(command: F) -> F:
+    """Add the options that say how micrographs are classified: model, collection angles, correction of the scan."""
+    model = click.option(
+        "--model",
+        "model_folder",
+        type=click.Path(path_type=Path),
+        help="Folder of a trained model; the packaged one by default.",
+    )
+    angles = click.option(
+        "--estimate-angles/--no-estimate-angles",
+        default=None,
+        help="Take the collection angles from the image, or nominal ones; by default from the image where none are "
+        "stated.",
+    )
+    scan = click.option(
+        "--correct-scan", is_flag=True, help="Take row jitter and drift out of the image first, by its lattice."
+    )
+    return model(angles(scan(command)))
+
+
 def rule_options(command: F) -> F:
     """Add the options that say how votes become labels."""
     rule = click.option(
@@ -283,7 +303,7 @@ def require_recording(micrograph: Micrograph, file: Path) -> None:
 
 def sentence(error: Exception) -> str:
     """Return what went wrong in one sentence."""
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and "pip install" not in str(error):
         return f"{error.name} is not installed; install the extra that brings it, see the README"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror.lower()}"

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem import __version__
-from contextem._options import Said, file_options, label_options, read_micrograph, require_recording, sentence
+from contextem._options import (
+    Said,
+    classifier_options,
+    file_options,
+    label_options,
+    read_micrograph,
+    require_recording,
+    sentence,
+)
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -95,18 +103,8 @@ def main() -> None:
 @main.command(epilog=SIDECAR_HELP)
 @click.argument("files", nargs=-1, metavar="FILES...", type=click.Path(path_type=Path))
 @file_options
-@click.option(
-    "--model",
-    "model_folder",
-    type=click.Path(path_type=Path),
-    help="Folder of a trained model; the packaged one by default.",
-)
+@classifier_options
 @click.option("--device", help="Torch device of the classifier, such as cuda.")
-@click.option(
-    "--estimate-angles/--no-estimate-angles",
-    default=None,
-    help="Take the collection angles from the image, or nominal ones; by default from the image where none are stated.",
-)
 @click.option(
     "--also",
     type=(click.Path(path_type=Path), str),
@@ -114,7 +112,6 @@ def main() -> None:
     metavar="FILE DETECTOR",
     help="Image of another detector that recorded at the same time, and its name.",
 )
-@click.option("--correct-scan", is_flag=True, help="Take row jitter and drift out of the image first, by its lattice.")
 @click.option("--series", is_flag=True, help="FILES are one series of the same area: averaged after registration.")
 @click.option(
     "--export", "exports", type=click.Choice(tuple(EXPORTS)), multiple=True, help="Write the result in this form too."

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from contextem import __version__
 from contextem._output import whole_file
+from contextem._threads import thread_count
 from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES, Context
@@ -189,15 +191,22 @@ class Model:
         shared_context = context.ndim == 1
         alone = np.empty((len(contrast), len(CLASSES)), np.float32)
         familiarity = np.empty(len(contrast), np.float32)
-        with torch.inference_mode():
-            shared = torch.from_numpy(np.array(context, np.float32)).to(target)
-            for start in range(0, len(contrast), batch_size):
-                part = slice(start, start + batch_size)
+        shared = torch.from_numpy(np.array(context, np.float32)).to(target)
+
+        def judge(start: int) -> None:
+            part = slice(start, start + batch_size)
+            with torch.inference_mode():
                 logits, known = network(
                     torch.from_numpy(contrast[part]).to(target), shared[None] if shared_context else shared[part]
                 )
                 alone[part] = torch.softmax(logits, dim=1).cpu().numpy()
                 familiarity[part] = known.cpu().numpy()
+
+        starts = range(0, len(contrast), batch_size)
+        # where torch is held to one thread, so that its sums are always the same, batches go side by side
+        workers = thread_count() if target.type == "cpu" and torch.get_num_threads() == 1 else 1
+        with ThreadPoolExecutor(max(1, min(workers, len(starts)))) as pool:
+            list(pool.map(judge, starts))
         strength = float(self.info.get("site_strength", 0.0))
         if around is None or strength == 0.0:
             return Prediction(alone, alone, familiarity)
@@ -239,6 +248,12 @@ def packaged_model() -> Path:
     return Path(str(files("contextem") / "data" / "model"))
 
 
+def find_model(path: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder that `load_model` takes for a path, or for the name of a packaged model."""
+    folder = packaged_model() if path is None else Path(path)
+    return packaged_model() / str(path) if not folder.exists() and str(path) in COMPARED else folder
+
+
 def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     """Load a trained classifier.
 
@@ -265,9 +280,7 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     >>> ctm.load_model().config.n_max
     10
     """
-    folder = packaged_model() if path is None else Path(path)
-    if not folder.exists() and str(path) in COMPARED:
-        folder = packaged_model() / str(path)
+    folder = find_model(path)
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(

@@ -92,10 +92,9 @@ CONTEXTEM_HD LineReach line_reach(const PatchGrid& grid, double position, double
     }
     const Tap first = make_tap(line_coordinate(grid, position, step, reach.begin), grid.interpolation);
     const Tap last = make_tap(line_coordinate(grid, position, step, reach.end - 1), grid.interpolation);
-    const double ahead = (static_cast<double>(last.index) + last.share) -
-                         (static_cast<double>(first.index) + first.share);
-    const Tap& high = ahead > 0.0 ? last : first;  // both may lie beyond the same pixel
-    reach.origin = first.index < last.index ? first.index : last.index;
+    const bool ascending = first.index < last.index || (first.index == last.index && first.share < last.share);
+    const Tap& high = ascending ? last : first;
+    reach.origin = ascending ? first.index : last.index;
     reach.width = high.index - reach.origin + (high.share > 0.0 ? 2 : 1);
     return reach;
 }

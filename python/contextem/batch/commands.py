@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextem._options import Said, file_options, scan_options
+from contextem._extras import needs_extra
+from contextem._options import Said, classifier_options, file_options, scan_options
 
 if TYPE_CHECKING:
     from contextem.batch.engines import Engine
@@ -51,18 +52,7 @@ def batch() -> None:
     show_default=True,
     help="Of a series classify each frame, or their average after registration.",
 )
-@click.option(
-    "--model",
-    "model_folder",
-    type=click.Path(path_type=Path),
-    help="Folder of a trained model; the packaged one by default.",
-)
-@click.option(
-    "--estimate-angles/--no-estimate-angles",
-    default=None,
-    help="Take the collection angles from the image, or nominal ones; by default from the image where none are stated.",
-)
-@click.option("--correct-scan", is_flag=True, help="Take row jitter and drift out of the images first.")
+@classifier_options
 @click.option("--workers", type=click.IntRange(1), help="Parts at once; by default one for each core.")
 @click.option("--processes", is_flag=True, help="Workers are processes, a dask cluster on this machine.")
 @click.option("--scheduler", metavar="ADDRESS", help="Workers are those of a dask scheduler, or of its scheduler file.")
@@ -76,7 +66,9 @@ def batch() -> None:
     help="Do the I-th of N shares only; by default that of the task, in a SLURM array.",
 )
 @click.option(
-    "--memory", metavar="SIZE", help="Such as 8G, which all workers together may take; by default half of it."
+    "--memory",
+    metavar="SIZE",
+    help="Such as 8G, which all workers of this machine may take; by default half of it.",
 )
 @click.option("--profile", is_flag=True, help="Say at the end where the time went.")
 @click.option(
@@ -114,18 +106,15 @@ def run(
     from contextem.batch.plan import Options, Shard, make_parts, model_digest
     from contextem.batch.run import run as run_parts
     from contextem.batch.store import Store
-    from contextem.model import load_model, packaged_model
+    from contextem.model import find_model, load_model
 
-    share = Shard.of_slurm() if shard is None else Shard.parse(shard)
+    with needs_extra("batch"):
+        import pyarrow  # noqa: F401 - every worker needs it
+    share = (Shard.of_slurm() or Shard()) if shard is None else Shard.parse(shard)
     limit = default_memory() if memory is None else _bytes(memory)
     load_model(model_folder)  # what is wrong with it is told before anything else is done
-    options = Options(
-        None if model_folder is None else str(model_folder.absolute()),
-        model_digest(model_folder or packaged_model()),
-        series,
-        estimate_angles,
-        correct_scan,
-    )
+    folder = find_model(model_folder).absolute()
+    options = Options(str(folder), model_digest(folder), series, estimate_angles, correct_scan)
     settings = {file: said.of(file) for file in _chosen(inputs, output)}
     for each in settings.values():
         each.context()  # what is missing is told before the first is classified
@@ -138,10 +127,10 @@ def run(
     click.echo(_told(done, output))
     if profile:
         click.echo(_profile(done))
-    if (share or Shard()).count == 1:
+    if share.count == 1:
         click.echo(merge_shares(output).told())
     else:
-        click.echo(f"when all {share.count} shares are done: contextem batch merge {output}" if share else "")
+        click.echo(f"when all {share.count} shares are done: contextem batch merge {output}")
     _tell_failures(done.failures)
 
 

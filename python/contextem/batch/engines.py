@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from contextem._extras import needs_extra
 from contextem._threads import available_cores
-from contextem.batch.part import NoRoom, Outcome, Work, do_part, failed
+from contextem.batch.part import Outcome, Work, do_part, failed
 from contextem.batch.plan import Part
+from contextem.batch.store import NoRoom
 
 PARTS_ON_A_CARD = 3
 """Parts that share a card: while one is computed, others are read and written."""

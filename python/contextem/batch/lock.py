@@ -30,7 +30,7 @@ class Occupied(OSError):
 
 
 @contextmanager
-def locked(folder: Path, shard: Shard | None) -> Iterator[bool]:
+def locked(folder: Path, shard: Shard | None) -> Iterator[None]:
     """Hold the lock of a share of the output folder.
 
     Parameters
@@ -40,28 +40,20 @@ def locked(folder: Path, shard: Shard | None) -> Iterator[bool]:
     shard : Shard or None
         The share; None for all of it, as merging takes.
 
-    Yields
-    ------
-    bool
-        Whether no other share is being worked on.
-
     Raises
     ------
     Occupied
         If a run holds this share, or divides the work in another way.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "whole" if shard is None or shard.count == 1 else f"shard-{shard.number}-of-{shard.count}"
-    own = FileLock(folder / f"{name}.lock")
-    with FileLock(folder / _GATE, timeout=_PATIENCE):
-        held = [path.stem for path in sorted(folder.glob("*.lock")) if path.name != _GATE and _is_held(path)]
-        beside = [other for other in held if _can_work_beside(name, other)]
-        for other in held:
-            if other not in beside:
+    name = _name(shard)
+    with gate(folder):
+        for other in _held(folder):
+            if not _can_work_beside(name, other):
                 raise Occupied(
                     f"output: {folder.parent.parent} is being worked on by {_holder(folder, other)}; wait until it has "
                     "finished, or choose another folder with -o"
                 )
+        own = FileLock(folder / f"{name}.lock")
         own.acquire(blocking=False)
         try:
             with whole_file(folder / f"{name}.json") as temporary:
@@ -70,9 +62,40 @@ def locked(folder: Path, shard: Shard | None) -> Iterator[bool]:
             own.release()
             raise
     try:
-        yield not beside
+        yield
     finally:
         own.release()
+
+
+def gate(folder: Path) -> FileLock:
+    """Return a lock that all runs take for a moment, one after the other, as a context.
+
+    Parameters
+    ----------
+    folder : Path
+        For the files of the locks; made if it is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / _GATE, timeout=_PATIENCE)
+
+
+def is_alone(folder: Path, shard: Shard | None) -> bool:
+    """Whether no other share is being worked on than this one, whose lock is held, as long as the gate is.
+
+    Parameters
+    ----------
+    folder, shard
+        As for `locked`.
+    """
+    return _held(folder) == [_name(shard)]
+
+
+def _name(shard: Shard | None) -> str:
+    return "whole" if shard is None or shard.count == 1 else f"shard-{shard.number}-of-{shard.count}"
+
+
+def _held(folder: Path) -> list[str]:
+    return [path.stem for path in sorted(folder.glob("*.lock")) if path.name != _GATE and _is_held(path)]
 
 
 def _can_work_beside(name: str, other: str) -> bool:

@@ -69,10 +69,23 @@ class Budget:
 def default_memory() -> int:
     """Return half of the memory that this process may use, bytes: that of the machine, or less by its control group."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.exists() and (text := limit.read_text().strip()).isdecimal():
-            total = min(total, int(text))
-    return total // 2
+    return min([total, *_group_limits()]) // 2
+
+
+def _group_limits(root: Path = Path("/sys/fs/cgroup"), told: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Yield the limits of the control group that a container or a scheduler has put this process into, bytes."""
+    with suppress(OSError):
+        for line in told.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            name = "memory.max" if controllers == "" else "memory.limit_in_bytes"
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            folder = (root if controllers == "" else root / "memory") / group.lstrip("/")
+            for above in (folder, *folder.parents):
+                with suppress(OSError, ValueError):  # "max" is no number
+                    yield int((above / name).read_text())
+                if above == root:
+                    break
 
 
 def peak_memory() -> int:

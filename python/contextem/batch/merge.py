@@ -52,9 +52,10 @@ class Merged:
 
     def told(self) -> str:
         """Say what was merged, in one line."""
-        failed = f", {len(self.failures)} failed" if self.failures else ""
-        left = f", {len(self.left)} parts are not done yet" if self.left else ""
-        return f"{len(self.micrographs)} micrographs, {self.columns:,} columns{failed}{left}: {self.output}"
+        micrographs = "1 micrograph" if len(self.micrographs) == 1 else f"{len(self.micrographs):,} micrographs"
+        failed = f", {len(self.failures):,} failed" if self.failures else ""
+        left = f", parts not done yet: {len(self.left):,}" if self.left else ""
+        return f"{micrographs}, {self.columns:,} columns{failed}{left}: {self.output}"
 
 
 def merge(output: Path, *, zarr: bool = False) -> Merged:
@@ -85,7 +86,7 @@ def merge(output: Path, *, zarr: bool = False) -> Merged:
     plan = store.plan()
     if not plan:
         raise ValueError(f"output: expected a folder that `contextem batch` has worked on, got {output}")
-    with locked(store.locks, None):
+    with store.full_disk_told(), locked(store.locks, None):
         records = {name: store.record(name) for name in sorted(plan, key=lambda name: (plan[name]["table"], name))}
         merged = _merged(output, records)
         _write_csv(output / "micrographs.csv", map(_row, merged.micrographs), _COLUMNS)

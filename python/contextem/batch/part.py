@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import platform
@@ -25,7 +24,7 @@ from contextem._stages import stage, timed_stages
 from contextem._threads import thread_limit
 from contextem.batch.memory import BYTES_PER_MICROGRAPH, BYTES_PER_PIXEL, Budget, peak_memory
 from contextem.batch.plan import Options, Part
-from contextem.batch.store import Record, Store
+from contextem.batch.store import Record, Store, is_full_disk
 from contextem.context import Context
 from contextem.diffraction import read_scan
 from contextem.export.images import write_image
@@ -38,12 +37,6 @@ from contextem.virtual import MEMORY, compute_images
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class NoRoom(OSError):
-    """The disk of the output folder is full: no part can be finished any more."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ def do_part(part: Part, work: Work) -> Outcome:
     micrographs: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
     torch.set_num_threads(1)  # its sums depend on how many it has
-    with thread_limit(work.threads), timed_stages() as stages, _full_disk_told(work.output):
+    with thread_limit(work.threads), timed_stages() as stages, store.full_disk_told():
         store.remove(part)
         try:
             recordings = _recordings(part, work, store)
@@ -140,7 +133,7 @@ def do_part(part: Part, work: Work) -> Outcome:
                 try:
                     result, summary = _classify(recording, work)
                 except Exception as error:
-                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                    if is_full_disk(error):
                         raise
                     traceback.clear_frames(error.__traceback__)  # they hold images
                     failures.append({"name": recording.name, **_failure(error)})
@@ -169,8 +162,8 @@ def failed(part: Part, options: Options, error: BaseException) -> Outcome:
 
 
 @lru_cache(maxsize=1)
-def _model(folder: str | None) -> Model:
-    return load_model(folder)
+def _model(options: Options) -> Model:
+    return load_model(options.model)
 
 
 @lru_cache(maxsize=1)
@@ -199,7 +192,7 @@ def _classify(recording: _Recording, work: Work) -> tuple[Classification, dict[s
         result = classify(
             images,
             recording.context,
-            model=_model(work.options.model),
+            model=_model(work.options),
             device=work.device,
             estimate_angles=work.options.estimate_angles,
         )
@@ -228,7 +221,6 @@ def _recordings(part: Part, work: Work, store: Store) -> list[_Recording]:
         return _Recording(name, frame, nbytes, prepared, context)
 
     read_as_said = partial(read_micrograph, path, settings, context.lattice_constant)
-
     with stage("read"):
         series = open_series(path, **recording_given(settings, context.lattice_constant))
     nbytes = BYTES_PER_MICROGRAPH + BYTES_PER_PIXEL * math.prod(series.shape)
@@ -283,7 +275,7 @@ def _scan(part: Part, work: Work, store: Store, context: Context) -> _Recording:
             )
         for image, detector in zip(computed.images, chosen, strict=True):
             require_recording(image, Path(part.path))
-            write_image(store.image(part, detector.name), image)
+            write_image(store.image(part, detector), image)
         told = {"geometry": computed.geometry.to_dict(), "warnings": computed.remarks}
         return [with_origins(image, settings) for image in computed.images], told
 
@@ -297,19 +289,6 @@ def _failure(error: BaseException) -> dict[str, Any]:
     told = sentence(error) if isinstance(error, Exception) else type(error).__name__
     expected = final or isinstance(error, OSError | ModuleNotFoundError)
     return {"reason": told if expected else f"{type(error).__name__}: {told}", "final": final}
-
-
-@contextmanager
-def _full_disk_told(output: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise NoRoom(
-            f"output: {output} cannot take any more ({os.strerror(error.errno).lower()}); what is finished stays, make "
-            "room and run the same command again"
-        ) from error
 
 
 @contextmanager

@@ -32,8 +32,8 @@ class Options:
 
     Attributes
     ----------
-    model : str or None
-        Folder of the model; None for the packaged one.
+    model : str
+        Folder of the model.
     model_digest : str
         What tells this model from any other.
     series : str
@@ -44,7 +44,7 @@ class Options:
         Whether row jitter and drift are taken out first.
     """
 
-    model: str | None
+    model: str
     model_digest: str
     series: str = "frames"
     estimate_angles: bool | None = None

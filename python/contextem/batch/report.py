@@ -458,8 +458,10 @@ def _origins(summaries: Summaries) -> Iterator[dict[str, str]]:
     found: dict[str, Counter[tuple[str, str]]] = {}
     samplings: dict[str, list[float]] = {}
     for summary in summaries:
+        own = f"sidecar {Path(str(summary.get('micrograph', {}).get('source'))).stem}.yaml"
         for quantity, value, origin in _facts(summary):
-            found.setdefault(quantity, Counter())[value, ORIGINS.get(origin, origin)] += 1
+            told = "the YAML file beside each" if origin == own else ORIGINS.get(origin, origin)
+            found.setdefault(quantity, Counter())[value, told] += 1
         origin = str(summary.get("micrograph", {}).get("provenance", {}).get("sampling", ""))
         stated = summary.get("calibration", {}).get("stated_angstrom_per_px", summary["sampling_angstrom_per_px"])
         samplings.setdefault(ORIGINS.get(origin, origin), []).append(stated)
@@ -485,9 +487,9 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "beam energy", f"{context['energy'] / 1e3:g} keV", str(origin.get("energy", ""))
     for each in (summary, *summary["further_detectors"]):
         told = each["context"]
-        by_image = ", angles by the image" if each.get("collection_angles_by_image_used") else ""
-        source = str(told.get("provenance", {}).get("detector", ""))
-        yield "detector", detector_words(told["detector"]) + by_image, source
+        by_image = each.get("collection_angles_by_image_used")
+        words = f"{told['detector']['name']}, angles by each image" if by_image else detector_words(told["detector"])
+        yield "detector", words, str(told.get("provenance", {}).get("detector", ""))
 
 
 def _versions(summaries: Summaries) -> list[dict[str, str]]:

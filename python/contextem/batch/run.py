@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from contextem.batch.engines import Engine
-from contextem.batch.lock import locked
+from contextem.batch.lock import gate, is_alone, locked
 from contextem.batch.part import Outcome, Work
 from contextem.batch.plan import Options, Part, Shard
 from contextem.batch.store import Store
@@ -79,12 +79,16 @@ def run(
     """
     store, shard = Store(Path(work.output)), shard or Shard()
     start = time.perf_counter()
-    with locked(store.locks, shard) as alone:
-        if alone:
-            store.sweep()
-        store.extend_plan(parts)
+    with store.full_disk_told(), locked(store.locks, shard):
         own = shard.of(parts)
-        left, failures = _left(own, store, work.options, overwrite)
+        with gate(store.locks):
+            if is_alone(store.locks, shard):
+                store.sweep()
+            left, failures = _left(own, store, work.options, overwrite)
+            outdated = [each["name"] for each in store.outdated(parts) if store.record(each["name"])]
+            if outdated and not overwrite:
+                raise _others(store, outdated)
+            store.replan(parts)
         columns, stages = 0, Counter[str]()
         for outcome in _told(engine.run(left, work), len(own), len(own) - len(left), store.log(_log_name(shard))):
             columns += outcome.record.columns
@@ -98,7 +102,7 @@ def _left(
 ) -> tuple[list[Part], list[dict[str, Any]]]:
     """Return the parts that are left to do, and the failures of the others."""
     left: list[Part] = []
-    others: list[Part] = []
+    others: list[str] = []
     failures: list[dict[str, Any]] = []
     for part in parts:
         record = store.record(part.name)
@@ -107,17 +111,21 @@ def _left(
         elif record.fingerprint == part.fingerprint(options):
             failures += record.failures
         elif record.micrographs and not overwrite:
-            others.append(part)
+            others.append(part.name)
         else:
             left.append(part)
     if others:
-        more = f" and of {len(others) - 1} more" if len(others) > 1 else ""
-        raise ValueError(
-            f"output: {store.folder} holds results of {others[0].name}{more} that were made of another file, with "
-            "other settings, another model or another version; replace them with --overwrite, or choose another folder "
-            "with -o"
-        )
+        raise _others(store, others)
     return left, failures
+
+
+def _others(store: Store, names: Sequence[str]) -> ValueError:
+    """Return what to raise where results of these parts are those of other inputs, or of another way to do them."""
+    more = f" and of {len(names) - 1} more" if len(names) > 1 else ""
+    return ValueError(
+        f"output: {store.folder} holds results of {names[0]}{more} that were made of another file, with other "
+        "settings, another model or another version; replace them with --overwrite, or choose another folder with -o"
+    )
 
 
 def _told(outcomes: Iterator[Outcome], parts: int, finished: int, log: Path) -> Iterator[Outcome]:

@@ -1,7 +1,7 @@
 """The output folder of a batch: where everything lies, what is finished, and what is left.
 
     columns/NAME.parquet     a row a column, of one input
-    images/NAME.DETECTOR.tif virtual images of a 4D-STEM scan
+    images/NAME.DETECTOR.tif images of virtual detectors of a 4D-STEM scan, with their angles
     log/SHARD.jsonl          a line a part: when, how long, how much memory
     .batch/plan.json         the parts, and where their inputs lie
     .batch/records/NAME.json written last: that a part is finished, with the summaries of its micrographs
@@ -13,18 +13,33 @@ temporary name, and the next one removes it.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contextem._output import whole_file
 from contextem.batch.plan import Part
+from contextem.micrograph import Detector
 
 SCHEMA = 1
 """Version of the files in the output folder."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NoRoom(OSError):
+    """The disk of the output folder is full: no part can be finished any more."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a file could not be written because there is no room for it."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 @dataclass(frozen=True)
@@ -85,13 +100,27 @@ class Store:
         """Folder of the tables."""
         return self.folder / "columns"
 
+    @contextmanager
+    def full_disk_told(self) -> Iterator[None]:
+        """Raise `NoRoom`, which says what to do, where something in the block finds the disk full."""
+        try:
+            yield
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            raise NoRoom(
+                f"output: {self.folder} cannot take any more ({os.strerror(error.errno or 0).lower()}); what is "
+                "finished stays, make room and run the same command again"
+            ) from error
+
     def table(self, part: Part) -> Path:
         """Return where the table of a part lies."""
         return self.tables / part.table
 
-    def image(self, part: Part, detector: str) -> Path:
-        """Return where a virtual image lies."""
-        return self.folder / "images" / f"{part.input}.{detector}.tif"
+    def image(self, part: Part, detector: Detector) -> Path:
+        """Return where the image of a virtual detector lies."""
+        name = f"{detector.name}-{detector.inner:g}-{detector.outer:g}"
+        return self.folder / "images" / f"{part.input}.{name}.tif"
 
     def log(self, name: str) -> Path:
         """Return where the log of a run lies."""
@@ -156,10 +185,21 @@ class Store:
                 f"output: expected the plan of a batch of schema {SCHEMA}, got {path}; choose another folder with -o"
             ) from error
 
-    def extend_plan(self, parts: Sequence[Part]) -> None:
-        """Add parts to the plan."""
-        before = self.plan()
-        after = before | {part.name: part.to_dict() for part in parts}
+    def outdated(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        """Return what was planned of the inputs of these parts, and is none of them: an input was cut otherwise."""
+        names, inputs = {part.name for part in parts}, {part.input for part in parts}
+        return [each for each in self.plan().values() if each["input"] in inputs and each["name"] not in names]
+
+    def replan(self, parts: Sequence[Part]) -> None:
+        """Add parts to the plan, and remove what is outdated; nobody may do so at the same time."""
+        before, outdated = self.plan(), self.outdated(parts)
+        for each in outdated:
+            self._record(each["name"]).unlink(missing_ok=True)
+            (self.tables / each["table"]).unlink(missing_ok=True)
+            with suppress(OSError):  # a folder of tables that has others, or is none
+                (self.tables / each["table"]).parent.rmdir()
+        after = {name: each for name, each in before.items() if each not in outdated}
+        after |= {part.name: part.to_dict() for part in parts}
         if after != before:
             told = {"schema": SCHEMA, "parts": list(after.values())}
             with whole_file(self.folder / ".batch" / "plan.json") as temporary:

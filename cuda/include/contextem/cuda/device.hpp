@@ -26,14 +26,48 @@ private:
     int previous_;
 };
 
-// What a kernel reads: one row of weights per sample of the quadrant (or of the patch), modes grouped by plane.
+// Up to four neighbouring samples of the quadrant (or of the patch), up to the last with a weight in their row.
+struct Quad {
+    std::int32_t row;     // from the first of the quadrant
+    std::int32_t column;  // a multiple of 4
+    std::int32_t count;
+    std::int32_t sample;  // number of the first
+};
+
+// Modes of one plane that a warp takes.
+struct ModeGroup {
+    std::int32_t plane;
+    std::int32_t width;    // sums of a thread: the modes, filled up by some of weight 0
+    std::int32_t column;   // of the first among the sums of the block
+    std::int32_t weights;  // where its rows begin: (samples, width rounded up to a multiple of 4)
+};
+
+// Groups that share a block of threads, and the moments that they give.
+struct GroupBlock {
+    std::int32_t first_group;
+    std::int32_t n_groups;
+    std::int32_t first_place;
+    std::int32_t n_places;
+    std::int32_t pitch;  // sums of a patch in the block, made odd
+};
+
+// A column of the result and the sum that belongs there.
+struct ModePlace {
+    std::int32_t mode;
+    std::int32_t column;
+};
+
+// What the kernel of the moments reads.
 template <class T>
 struct DeviceTableView {
-    const T* weights;            // (samples, n_modes)
-    const std::int32_t* sample;  // (samples) row * size + column, counted from the corner of the lower right quadrant
-    const std::int32_t* mode;    // (n_modes) column of the result
-    const std::int32_t* plane;   // (n_modes) plane of the folded patch
-    Index samples;
+    const T* weights;
+    const Quad* quads;         // (n_quads + 1); the last tells the number of samples
+    const ModeGroup* groups;
+    const GroupBlock* blocks;  // (n_blocks)
+    const ModePlace* places;   // (n_modes), of each block in the order of the modes
+    int n_quads;
+    int n_blocks;
+    int most_groups;  // of a block
     Index n_modes;
     Index size;
     bool folded;
