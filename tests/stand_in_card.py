@@ -12,16 +12,15 @@ def at_address(description):
     if 0 in description.shape:
         return np.empty(description.shape, description.dtype)
 
-    class Memory:
-        __array_interface__ = {
-            "data": (description.pointer, False),
-            "shape": description.shape,
-            "strides": tuple(step * description.dtype.itemsize for step in description.strides),
-            "typestr": description.dtype.str,
-            "version": 3,
-        }
-
-    return np.asarray(Memory())
+    memory = type("Memory", (), {})()
+    memory.__array_interface__ = {
+        "data": (description.pointer, False),
+        "shape": description.shape,
+        "strides": tuple(step * description.dtype.itemsize for step in description.strides),
+        "typestr": description.dtype.str,
+        "version": 3,
+    }
+    return np.asarray(memory)
 
 
 class HostExtension:

@@ -166,6 +166,10 @@ def test_samples_closer_than_a_pixel_at_the_border():
         actual = ctm.column_moments_adjoint(*arguments, scale=scale)
         expected = ctm.column_moments_adjoint(*arguments, scale=scale, backend="reference")
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-15)
+        image = np.random.default_rng(1).normal(size=(7, 9))
+        actual = ctm.column_moments(image, positions, basis, scale=scale)
+        expected = ctm.column_moments(image, positions, basis, scale=scale, backend="reference")
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-14)
 
 
 def test_parts_of_the_columns_add_up():

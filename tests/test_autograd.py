@@ -223,6 +223,17 @@ def test_in_cuda_memory_the_kernels_of_the_device_are_differentiated(monkeypatch
         autograd.column_moments(image, [(3.0, 4.0)], basis)
 
 
+def test_invariants_in_cuda_memory_are_those_of_the_host(monkeypatch):
+    for basis in (ctm.ZernikeBasis(0, 8), ctm.ZernikeBasis(5, 8)):
+        moments = torch.randn(2, 3, basis.n_modes, generator=torch.Generator().manual_seed(0))
+        expected = ctm.rotation_invariants(moments.numpy(), basis)
+        with monkeypatch.context() as patch:
+            stand_in_card.install(patch)
+            found = ctm.rotation_invariants(moments, basis)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+        np.testing.assert_allclose(autograd.rotation_invariants(moments, basis).numpy(), expected, rtol=1e-6)
+
+
 @pytest.mark.gpu
 def test_moments_in_cuda_memory_without_a_gradient(cuda_arrays):
     image, positions = scene(dtype=torch.float32)

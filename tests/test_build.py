@@ -29,6 +29,7 @@ def test_the_extension_belongs_to_the_package():
         "simd_available",
         "cuda",
         "cuda_runtime",
+        "cuda_driver",
         "cuda_devices",
     }
     assert facts["simd"] in facts["simd_available"] == _core.simd_available()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import strategies
 from hypothesis import HealthCheck, given, settings
 
 import contextem as ctm
-from contextem import _arrays, _kernels
+from contextem import _arrays, _kernels, adjoint
 from contextem.virtual_detectors import VirtualDetectors, sum_patterns, virtual_detectors
 
 BUILT = _kernels.describe()["cuda"] == "built"
@@ -243,7 +244,7 @@ def test_a_numpy_array_is_told_the_way_to_the_device():
 def test_a_table_is_not_uploaded_into_a_graph(cupy, extension, monkeypatch):
     monkeypatch.setattr(extension, "is_capturing", lambda stream, device: (stream, device) == (1234, 0))
     patches, basis = cupy.ndarray(np.zeros((5, 9, 9))), ctm.ZernikeBasis(2, 9)
-    with pytest.raises(RuntimeError, match=r"MomentTable: .* before a graph is captured.*; call the function once before"):
+    with pytest.raises(RuntimeError, match=r"MomentTable: .* before a graph is captured.*; call the function once"):
         ctm.patch_moments(patches, basis)
     with pytest.raises(RuntimeError, match="AdjointTable: expected a table that is on CUDA device 0 before a graph"):
         ctm.patch_moments_adjoint(cupy.ndarray(np.zeros((5, 6))), basis)
@@ -276,7 +277,7 @@ def test_out_of_memory_is_one_sentence(cupy, extension, monkeypatch):
 def test_adjoints_on_mixed_devices_get_one_sentence(cupy, extension):
     basis = ctm.ZernikeBasis(2, 9)
     gradient, positions = cupy.ndarray(np.zeros((4, 6))), cupy.ndarray(np.zeros((4, 2)))
-    slopes = ctm.adjoint.column_moments_position_gradient
+    slopes = adjoint.column_moments_position_gradient
     for image, error, sentence in [
         (np.zeros((20, 20)), TypeError, "image: expected a cupy array like the gradient, got ndarray"),
         (DeviceLookalike(np.zeros((20, 20)), 1), ValueError, "image: expected an array on CUDA device 0 like the grad"),
@@ -430,3 +431,127 @@ def test_cuda_shows_positions_that_are_not_finite(cuda_arrays):
         cuda_arrays(np.ones((20, 20))), cuda_arrays(np.array([[np.nan, 5.0], [9.0, 9.0]])), ctm.ZernikeBasis(2, 9)
     )
     assert moments[0].isnan().all() and not moments[1].isnan().any()
+
+
+@pytest.mark.gpu
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(strategies.cases())
+def test_the_adjoint_equals_the_reference(cuda_arrays, case):
+    basis = ctm.ZernikeBasis(6, case.size)
+    shape, sampling = case.image.shape, {"scale": case.scale, "interpolation": case.interpolation}
+    host = np.random.default_rng(0).normal(size=(len(case.positions), basis.n_modes)).astype(case.image.dtype)
+    image, gradient, positions = cuda_arrays(case.image.copy()), cuda_arrays(host), cuda_arrays(case.positions)
+    eps = np.finfo(host.dtype).eps
+    largest = abs(host).astype(float) @ abs(basis.weights)
+    patches = ctm.patch_moments_adjoint(gradient, basis).cpu().numpy().reshape(largest.shape)
+    assert (abs(patches - host.astype(float) @ basis.weights) <= 16 * eps * largest).all()
+    pixels = ctm.column_moments_adjoint(gradient, positions, basis, shape, **sampling)
+    arguments = case.positions, basis, shape
+    expected = ctm.column_moments_adjoint(host, *arguments, backend="reference", **sampling)
+    bound = 32 * eps * largest.max(initial=0) * (1 + abs(case.positions).size) * basis.size
+    assert (abs(pixels.cpu().numpy() - expected) <= bound).all()
+    again = ctm.column_moments_adjoint(gradient, positions, basis, shape, **sampling)
+    assert (pixels == again).all()  # to the last bit
+    slopes = adjoint.column_moments_position_gradient(gradient, image, positions, basis, scale=case.scale)
+    expected = adjoint.column_moments_position_gradient(
+        host, case.image, case.positions, basis, scale=case.scale, backend="reference"
+    )
+    assert (abs(slopes.cpu().numpy() - expected) <= 64 * eps * abs(case.image).max() * largest.sum(initial=0)).all()
+
+
+@pytest.mark.gpu
+def test_the_adjoint_of_many_columns_is_the_same_every_time(cuda_arrays):
+    rng = np.random.default_rng(0)
+    basis, shape = ctm.ZernikeBasis(8, 32), (900, 700)
+    positions, gradient = rng.uniform(-5, 900, (60_000, 2)), rng.normal(size=(60_000, basis.n_modes)).astype(np.float32)
+    first = ctm.column_moments_adjoint(cuda_arrays(gradient), cuda_arrays(positions), basis, shape)
+    second = ctm.column_moments_adjoint(cuda_arrays(gradient), cuda_arrays(positions), basis, shape)
+    assert (first == second).all()
+    expected = ctm.column_moments_adjoint(gradient, positions, basis, shape)
+    assert abs(first.cpu().numpy() - expected).max() <= 1e-4 * abs(expected).max()
+
+
+@pytest.mark.gpu
+def test_graphs_are_captured_and_played_again(cuda_arrays):
+    import torch
+
+    from contextem import autograd
+
+    rng = np.random.default_rng(0)
+    basis = ctm.ZernikeBasis(6, 24)
+    image, positions = cuda_arrays(rng.random((200, 150), dtype=np.float32)), cuda_arrays(rng.uniform(0, 150, (500, 2)))
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="MomentTable: expected a table that is on CUDA"):
+        warnings.simplefilter("ignore")  # the graph remains empty
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            ctm.column_moments(image, positions, basis)
+    moments = ctm.column_moments(image, positions, basis)  # uploads the table
+    pixels = ctm.column_moments_adjoint(moments, positions, basis, (200, 150))
+    adjoint.column_moments_position_gradient(moments, image, positions, basis)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ctm.column_moments(image, positions, basis)
+        back = ctm.column_moments_adjoint(captured, positions, basis, (200, 150))
+        slopes = adjoint.column_moments_position_gradient(captured, image, positions, basis)
+        invariants = autograd.rotation_invariants(captured, basis), ctm.rotation_invariants(captured, basis)
+    graph.replay()
+    assert (captured == moments).all() and (back == pixels).all()
+    assert all((found == ctm.rotation_invariants(moments, basis)).all() for found in invariants)
+    image.copy_(image.flip(0))
+    graph.replay()
+    assert (captured == ctm.column_moments(image, positions, basis)).all()
+    assert (slopes == adjoint.column_moments_position_gradient(captured, image, positions, basis)).all()
+
+
+@pytest.mark.gpu
+def test_many_streams_at_once(cuda_arrays):
+    import torch
+
+    rng = np.random.default_rng(0)
+    images = [cuda_arrays(rng.random((300, 300), dtype=np.float32)) for _ in range(8)]
+    positions = cuda_arrays(rng.uniform(0, 300, (5000, 2)))
+    torch.cuda.synchronize()
+    basis = ctm.ZernikeBasis(8, 32)  # its table is uploaded by whichever stream comes first
+    streams, found = [torch.cuda.Stream() for _ in images], []
+    for stream, image in zip(streams, images, strict=True):
+        with torch.cuda.stream(stream):
+            moments = ctm.column_moments(image, positions, basis)
+            found.append((moments, ctm.column_moments_adjoint(moments, positions, basis, (300, 300))))
+    torch.cuda.synchronize()
+    for image, (moments, pixels) in zip(images, found, strict=True):
+        expected = ctm.column_moments(image, positions, basis)
+        assert (moments == expected).all()
+        assert (pixels == ctm.column_moments_adjoint(expected, positions, basis, (300, 300))).all()
+
+
+@pytest.mark.gpu
+def test_a_second_device_is_that_of_the_array(cuda_arrays):
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device")
+    image = torch.rand(100, 100, device="cuda:1")
+    positions, basis = torch.full((3, 2), 50.0, dtype=torch.float64, device="cuda:1"), ctm.ZernikeBasis(4, 16)
+    moments = ctm.column_moments(image, positions, basis)
+    assert moments.device == image.device and torch.cuda.current_device() == 0
+    expected = ctm.column_moments(image.cpu().numpy(), positions.cpu().numpy(), basis)
+    np.testing.assert_allclose(moments.cpu().numpy(), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="positions: expected an array on CUDA device 1 like the image, got one on"):
+        ctm.column_moments(image, positions.to("cuda:0"), basis)
+
+
+@pytest.mark.gpu
+def test_objects_with_an_interface_alone(cuda_arrays):
+    host = np.random.default_rng(0).normal(size=(5, 9, 9))
+    tensor, basis = cuda_arrays(host), ctm.ZernikeBasis(3, 9)
+    exchanged = types.SimpleNamespace(__dlpack__=tensor.__dlpack__, __dlpack_device__=tensor.__dlpack_device__)
+    described = types.SimpleNamespace(__cuda_array_interface__=tensor.__cuda_array_interface__)
+    expected = ctm.patch_moments(tensor, basis)
+    for other in (exchanged, described):
+        assert (ctm.patch_moments(other, basis) == expected).all()
+
+
+@pytest.mark.gpu
+def test_memory_that_is_not_there_is_one_sentence(cuda_arrays):
+    patches = cuda_arrays(np.zeros((1, 9, 9), np.float32)).expand(2**33, 9, 9)
+    with pytest.raises(MemoryError, match="out of memory on CUDA device 0: "):
+        ctm.patch_moments(patches, ctm.ZernikeBasis(20, 9))

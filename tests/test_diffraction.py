@@ -9,16 +9,20 @@ import pickle
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 
 import emdfile
 import h5py
 import numpy as np
 import pytest
+import stand_in_card
+import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from microscope_files import write_blo, write_dm, write_mib, write_mrc, write_py4dstem, write_signal, write_zspy
 
+from contextem import virtual
 from contextem.diffraction import read_scan, wavelength
 from contextem.geometry import Geometry, NoDiscError, find_disc, find_geometry, share_on_detector
 from contextem.micrograph import Detector, ReadError
@@ -268,6 +272,68 @@ def test_every_format_gives_the_same_images(tmp_path, name, npy):
     for image, other in zip(virtual_images(scan, DETECTORS), virtual_images(npy, DETECTORS), strict=True):
         np.testing.assert_array_equal(image.data, other.data)
         assert image.data.dtype == other.data.dtype
+
+
+@pytest.mark.parametrize("name", ["scan.npy", "big.npy", "quad.mib", "scan.blo", "scan.mrc", "py4d.emd", "old.zarr"])
+def test_a_card_sums_what_lies_in_page_locked_memory(tmp_path, npy, name, monkeypatch):
+    # on a stand-in: what the card gets are runs of the memory that the file was read into, headers included
+    expected = virtual_images(npy, DETECTORS)
+    locked, sent = [], []
+
+    def page_locked(shape, dtype):
+        locked.append(np.empty(shape, dtype))
+        return locked[-1]
+
+    def from_numpy(array):
+        assert array.ndim == 1 and array.flags.c_contiguous and array.flags.writeable
+        sent.append(any(np.shares_memory(array, memory) for memory in locked))
+        return share(array)
+
+    write, *_ = FORMATS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(tmp_path / name, DATA.astype(np.uint8) if name.endswith(".blo") else DATA)
+    scan = read_scan(tmp_path / name, sampling=0.2, angular_sampling=MRAD, scan_shape=(ROWS, COLUMNS))
+    stand_in_card.install(monkeypatch)
+    share = torch.from_numpy
+    monkeypatch.setattr(torch, "from_numpy", from_numpy)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(virtual, "check_card", lambda device: device)
+    monkeypatch.setattr(virtual, "_page_locked", page_locked)
+    memory = max(200_000, scan.patterns.least)
+    for image, other in zip(virtual_images(scan, DETECTORS, device="cpu", memory=memory), expected, strict=True):
+        np.testing.assert_array_equal(image.data, other.data)
+    assert sent and all(sent)
+
+
+def test_blocks_that_are_not_one_run_are_put_together():
+    block = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    frozen, odd = block.copy(), np.zeros((4, 61), np.uint8)
+    frozen.flags.writeable = False
+    odd = odd[:, 1:].view(np.int16).reshape(4, 5, 6)  # headers of one byte
+    for patterns in (block, block[::2], block[::-1], block[:, ::-1], block[:, :, ::2], block[:1], frozen, odd):
+        run, step = virtual._in_one_run(patterns)
+        pixels = run.view(np.int16)
+        found = [pixels[i * step :][: patterns[0].size].reshape(patterns.shape[1:]) for i in range(len(patterns))]
+        np.testing.assert_array_equal(found, patterns)
+        assert run.flags.writeable
+
+
+def test_devices_that_cannot_be(npy, monkeypatch):
+    with pytest.raises(ValueError, match="device: expected a CUDA device such as 'cuda:0', or none for the CPU, got"):
+        virtual_images(npy, DETECTORS, device="cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="device: torch sees no CUDA device"):
+        virtual_images(npy, DETECTORS, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_a_card_gives_the_same_images(cuda_arrays, npy, n_threads):
+    images = virtual_images(npy, DETECTORS, device="cuda", memory=200_000, n_threads=n_threads)
+    for image, other in zip(images, virtual_images(npy, DETECTORS), strict=True):
+        np.testing.assert_array_equal(image.data, other.data)
 
 
 def test_one_of_several_scans(tmp_path):

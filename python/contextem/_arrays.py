@@ -69,9 +69,10 @@ def adopt(name: str, array: Any) -> Any:
     ``__cuda_array_interface__`` is what remains for those that have nothing else. Every other object is returned.
     """
     torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
-    if isinstance(array, (np.ndarray, list, tuple)) or (
-        (torch is not None and isinstance(array, torch.Tensor)) or (cupy is not None and isinstance(array, cupy.ndarray))
-    ):
+    known = [np.ndarray, list, tuple]
+    known += [torch.Tensor] if torch is not None else []
+    known += [cupy.ndarray] if cupy is not None else []
+    if isinstance(array, tuple(known)):
         return array
     exchanged = hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__")
     if exchanged and int(array.__dlpack_device__()[0]) not in _CUDA_MEMORY:
@@ -93,7 +94,7 @@ def adopt(name: str, array: Any) -> Any:
         if library == "cupy":
             return taker.asarray(array)
         shared = taker.as_tensor(array, device="cuda")
-        if int(shared.data_ptr()) != int(interface["data"][0] or 0):
+        if interface is not None and int(shared.data_ptr()) != int(interface["data"][0] or 0):
             raise ValueError(
                 f"{name}: expected an array on torch's current CUDA device, since another one is copied; set it by "
                 f"torch.cuda.set_device"
@@ -301,6 +302,11 @@ def check_threads(n_threads: Any) -> int:
     return check_integer("n_threads", n_threads, 0, 1024)
 
 
+def columns(moments: Any, numbers: NDArray[np.int32]) -> Any:
+    """Return some columns of CUDA moments (..., J); a list of them as index would be uploaded, and waited for."""
+    return sys.modules[family("moments", moments)].stack([moments[..., j] for j in numbers.tolist()], -1)
+
+
 def hypot(a: Any, b: Any) -> Any:
     """Return sqrt(a^2 + b^2) in the arrays' own library, without overflow."""
     return sys.modules[family("moments", a)].hypot(a, b)
@@ -347,6 +353,40 @@ def device_empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> Any
             f"out of memory on CUDA device {device_of(like)}: {math.prod(shape) * dtype.itemsize:,} bytes were wanted "
             f"for an array of shape {shape}; pass fewer positions or patches at a time, or a NumPy array and device"
         ) from error
+
+
+def device_memory(nbytes: int, device: str) -> Any:
+    """Allocate (nbytes,) of uint8 on a torch device."""
+    torch = sys.modules["torch"]
+    with torch.cuda.device(device):
+        return device_empty((nbytes,), np.dtype(np.uint8), torch.empty(0, device=device))
+
+
+def device_view(memory: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """View the beginning of a torch tensor of uint8 as an array."""
+    part = memory[: math.prod(shape) * dtype.itemsize]
+    return part.view(getattr(sys.modules["torch"], dtype.name)).reshape(shape)
+
+
+def check_card(device: Any) -> str:
+    """Accept a CUDA device that torch can use, such as "cuda" or "cuda:1"."""
+    torch: Any = importlib.import_module("torch")
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError):
+        place = None
+    if place is None or place.type != "cuda":
+        raise ValueError(f"device: expected a CUDA device such as 'cuda:0', or none for the CPU, got {device!r}")
+    if not torch.cuda.is_available():
+        why = (
+            "it is a build for the CPU"
+            if torch.version.cuda is None
+            else "there is none, or no driver that is new enough"
+        )
+        raise RuntimeError(f"device: torch sees no CUDA device ({why}), got {device!r}; leave it out for the CPU")
+    if place.index is not None and place.index >= torch.cuda.device_count():
+        raise ValueError(f"device: expected one of {torch.cuda.device_count()} CUDA devices, got {device!r}")
+    return str(place)
 
 
 def device_stream(like: Any) -> int:

@@ -6,7 +6,7 @@ All three backends compute what reference.py defines. Arguments arrive here chec
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -303,18 +303,7 @@ class _Cuda:
     def column_moments(
         self, image: Any, positions: Any, table: WeightTable, matrix: Float64, interpolation: str, n_threads: int
     ) -> Any:
-        source, stream = _arrays.device_array(image), _arrays.device_stream(image)
-        moments = _arrays.device_empty((len(positions), len(table.weights)), source.dtype, like=image)
-        _cuda_module().column_moments(
-            source,
-            _arrays.device_array(positions),
-            table.on_device(source.dtype, source.device, stream),
-            matrix,
-            interpolation == "nearest",
-            _arrays.device_array(moments),
-            stream,
-        )
-        return moments
+        return band_moments_on_device(image, 0, int(image.shape[0]), positions, table, matrix, interpolation)
 
     def patch_moments_adjoint(self, gradient: Any, table: WeightTable, n_threads: int) -> Any:
         source, stream = _arrays.device_array(gradient), _arrays.device_stream(gradient)
@@ -371,10 +360,9 @@ class _Cuda:
         return slopes
 
     def rotation_invariants(self, moments: Any, cosine: Modes, sine: Modes, n_threads: int) -> Any:
-        pairs = moments[..., cosine.tolist()], moments[..., sine.tolist()]
-        invariants = _arrays.hypot(*pairs)
-        signed = np.flatnonzero(cosine == sine).tolist()
-        invariants[..., signed] = pairs[0][..., signed]
+        invariants = _arrays.hypot(_arrays.columns(moments, cosine), _arrays.columns(moments, sine))
+        for place in np.flatnonzero(cosine == sine).tolist():
+            invariants[..., place] = moments[..., int(cosine[place])]
         return invariants
 
     def virtual_detectors(self, patterns: Any, table: MaskTable, n_threads: int) -> Any:
@@ -479,6 +467,29 @@ def band_moments(
     _arrays.check_image(band)
     centres = _arrays.check_positions(positions)
     return _core.column_moments(band, centres, table.packed(band.dtype), matrix, False, n_threads, top, rows)
+
+
+def band_moments_on_device(
+    band: Any, top: int, rows: int, positions: Any, table: WeightTable, matrix: Float64, interpolation: str
+) -> Any:
+    """Moments (N, J) of the columns of an image of ``rows`` rows of which a CUDA array is those from ``top`` on.
+
+    The patches at positions (N, 2), in the image, read no others.
+    """
+    part, stream = _arrays.device_array(band), _arrays.device_stream(band)
+    # where the image would begin; nobody looks there
+    first = part.pointer - top * part.strides[0] * part.dtype.itemsize
+    moments = _arrays.device_empty((len(positions), len(table.weights)), part.dtype, like=band)
+    _cuda_module().column_moments(
+        replace(part, pointer=first, shape=(rows, part.shape[1])),
+        _arrays.device_array(positions),
+        table.on_device(part.dtype, part.device, stream),
+        matrix,
+        interpolation == "nearest",
+        _arrays.device_array(moments),
+        stream,
+    )
+    return moments
 
 
 def blur_boards(boards: Float64, sigma: float, *, n_threads: int = 0) -> Float64:

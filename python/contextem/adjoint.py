@@ -17,16 +17,14 @@ from contextem import _arrays, _kernels
 from contextem.zernike import ZernikeBasis
 
 
-def patch_moments_adjoint(
-    gradient: Any, basis: ZernikeBasis, *, n_threads: int = 0, backend: str | None = None
-) -> Any:
+def patch_moments_adjoint(gradient: Any, basis: ZernikeBasis, *, n_threads: int = 0, backend: str | None = None) -> Any:
     """Adjoint of :func:`contextem.patch_moments`: q[p, i] = sum_j g[p, j] w[j, i].
 
     Parameters
     ----------
     gradient : array, shape (N, J), float32 or float64
-        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work is
-        done.
+        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work
+        is done.
     basis : ZernikeBasis
         Basis of the moments.
     n_threads : int
@@ -80,8 +78,8 @@ def column_moments_adjoint(
     Parameters
     ----------
     gradient : array, shape (N, J), float32 or float64
-        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work is
-        done.
+        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work
+        is done.
     positions : array, shape (N, 2)
         (row, column) in pixels, as given to ``column_moments``. Beside a gradient in CUDA memory: float64 of the same
         library and device, of which those that are not finite contribute nothing.
@@ -153,8 +151,8 @@ def column_moments_position_gradient(
     Parameters
     ----------
     gradient : array, shape (N, J), float32 or float64
-        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work is
-        done.
+        Gradient with respect to the moments, any strides; NumPy, CuPy or torch CUDA: the array decides where the work
+        is done.
     image : array, shape (H, W)
         The image, in library, device and dtype of ``gradient``, any strides.
     positions : array, shape (N, 2)

@@ -280,16 +280,21 @@ def rotation_invariants(moments: Tensor, basis: ZernikeBasis) -> Tensor:
     _check_tensor("moments", moments)
     if moments.ndim < 1 or moments.shape[-1] != basis.n_modes:
         raise ValueError(f"moments: expected shape (..., {basis.n_modes}) for this basis, got {tuple(moments.shape)}")
-    cosine, sine = (moments[..., modes.tolist()] for modes in basis.invariant_modes)
-    signed = torch.tensor([m == 0 for _, m in basis.invariant_labels], device=moments.device)
-    # where the modulus is not taken, or has no slope, hypot sees numbers with one
-    plain = signed | ((cosine == 0) & (sine == 0))
-    modulus = torch.hypot(cosine.masked_fill(plain, 1.0), sine.masked_fill(plain, 1.0))
-    return torch.where(signed, cosine, modulus.masked_fill(plain, 0.0))
+    pairs = list(zip(*(modes.tolist() for modes in basis.invariant_modes), strict=True))
+    # column by column: a list as index, or a mask, would be uploaded to a CUDA device and waited for
+    invariants = {pair: moments[..., pair[0]] for pair in pairs if pair[0] == pair[1]}
+    paired = [pair for pair in pairs if pair not in invariants]
+    if paired:
+        cosine, sine = (torch.stack([moments[..., j] for j in modes], -1) for modes in zip(*paired, strict=True))
+        # where the modulus has no slope, hypot sees numbers with one
+        empty = (cosine == 0) & (sine == 0)
+        modulus = torch.hypot(cosine.masked_fill(empty, 1.0), sine.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
+        invariants |= dict(zip(paired, modulus.unbind(-1), strict=True))
+    return torch.stack([invariants[pair] for pair in pairs], -1)
 
 
 def _array(tensor: Tensor) -> Any:
-    """What the functions of contextem take: the tensor itself in CUDA memory, an array that shares it on the CPU."""
+    """Return what the functions of contextem take: in CUDA memory the tensor itself, else an array that shares it."""
     detached = tensor.detach()
     return detached if _arrays.in_cuda(detached) else detached.numpy()
 

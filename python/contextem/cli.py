@@ -800,6 +800,8 @@ def info() -> None:
     cuda = str(kernels["cuda"])
     if kernels["cuda_runtime"]:
         cuda += f", runtime {kernels['cuda_runtime'] // 1000}.{kernels['cuda_runtime'] % 1000 // 10}"
+    if kernels["cuda_driver"]:
+        cuda += f", driver for {kernels['cuda_driver'] // 1000}.{kernels['cuda_driver'] % 1000 // 10}"
     facts = {
         "contextem": __version__,
         "Python": sys.version.split()[0],

@@ -30,7 +30,8 @@ def extract_patches(
     Parameters
     ----------
     image : array, shape (H, W), float32 or float64
-        NumPy (any strides), CuPy or torch CUDA, or what these take through DLPack; the array decides where the work is done.
+        NumPy (any strides), CuPy or torch CUDA, or what these take through DLPack; the array decides where the work is
+        done.
     positions : array, shape (N, 2)
         (row, column) in pixels, pixel centres at integers. For a CUDA image: float64 of the same library and device.
     size : int

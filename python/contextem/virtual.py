@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextem._arrays import PIXEL_TYPES
+from contextem._arrays import PIXEL_TYPES, check_card
 from contextem._files import ReadError
 from contextem._threads import thread_count
 from contextem.diffraction import BLOCK, DiffractionScan
@@ -311,6 +311,7 @@ def _stream(
     share the patterns of a block among threads.
     """
     patterns = scan.patterns
+    device = None if device is None else check_card(device)
     readers = max(1, min(n_threads or thread_count(), memory // patterns.least))
     nbytes = max(patterns.least, min(BLOCK, memory // readers)) if patterns.least <= memory else memory
     jobs = patterns.jobs(nbytes)
@@ -357,17 +358,39 @@ def _on_host(detectors: VirtualDetectors) -> Callable[[NDArray[Any]], Any]:
 
 
 def _on_card(detectors: VirtualDetectors, device: str) -> Callable[[NDArray[Any]], Any]:
-    """Return what sums a block on a card, in a stream of its own, and waits for nothing but that."""
+    """Return what sums a block on a card, in a stream of its own, and waits for nothing but that.
+
+    The copy of the sums to the host comes last in the stream and is waited for: when it is there, the block has been
+    read, and its memory may be filled again.
+    """
     import torch
 
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def summing(block: NDArray[Any]) -> Any:
+        run, step = _in_one_run(block)
         with torch.cuda.stream(stream):
-            there = torch.from_numpy(block).to(device, non_blocking=True)
-            return virtual_detectors(there, detectors).cpu().numpy()
+            there = torch.from_numpy(run).to(device, non_blocking=True)
+            pixels = there.view(getattr(torch, block.dtype.name))
+            patterns = pixels.as_strided(block.shape, (step, block.shape[2], 1))
+            return virtual_detectors(patterns, detectors).cpu().numpy()
 
     return summing
+
+
+def _in_one_run(block: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:
+    """Return the bytes from the first pixel of a block to its last, and the pixels from one pattern to the next.
+
+    What lies between patterns comes along, so that the card reads page-locked memory as it is; torch would otherwise
+    put the patterns together in other memory first.
+    """
+    size, item = math.prod(block.shape[1:]), block.itemsize
+    step = block.strides[0]
+    adjacent = block.strides[1:] == (block.shape[2] * item, item)
+    if not (adjacent and step % item == 0 and step >= size * item and block.flags.writeable):
+        block, step = np.array(block, order="C"), size * item
+    first = block[0].reshape(-1).view(np.uint8)
+    return np.lib.stride_tricks.as_strided(first, ((len(block) - 1) * step + size * item,), (1,)), step // item
 
 
 def _page_locked(shape: Any, dtype: Any) -> NDArray[Any]:

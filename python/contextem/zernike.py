@@ -163,6 +163,7 @@ def rotation_invariants(moments: Any, basis: ZernikeBasis, *, n_threads: int = 0
     >>> rotation_invariants(np.array([[-2.0, 3.0, 4.0]]), basis).tolist()
     [[-2.0, 5.0]]
     """
+    moments = _arrays.adopt("moments", moments)
     kernels = _kernels.select(moments, "moments", backend)
     _arrays.check_moments(moments, basis.n_modes)
     return kernels.rotation_invariants(moments, *basis.invariant_modes, _arrays.check_threads(n_threads))
