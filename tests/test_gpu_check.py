@@ -40,7 +40,7 @@ def test_a_dry_run_checks_every_section(gpu_check, tmp_path, capsys):
         "sum_patterns",
     }
     assert all(line["right"] and line["value"] > 0 for line in lines)
-    assert {line["bar"] for line in lines if line["case"].startswith(("integer positions", "bilinear"))} == {1.5, 50}
+    assert {line["bar"] for line in lines if line["case"].startswith(("integer positions", "bilinear"))} == {1.5, 80}
     assert report["device"] == "CPU, dry run" and report["build"] == _kernels.describe()
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == len(lines) + 3 and printed[2].startswith("section")
