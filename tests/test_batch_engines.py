@@ -1,5 +1,6 @@
 """Who does the parts: what an engine yields where workers fail, and what memory they wait for."""
 
+import csv
 import errno
 import json
 import re
@@ -7,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from batches import digests, write_campaign
+from batches import contextem, digests, write_campaign
 from click.testing import CliRunner
 
 from contextem.batch import engines, part
@@ -87,6 +88,21 @@ def test_any_number_of_processes_comes_to_the_same(parts, by_threads, tmp_path, 
         assert len(engine.client.scheduler_info(n_workers=-1)["workers"]) == workers
         run(parts, work_in(tmp_path), engine)
     assert digests(tmp_path, merged=False) == digests(by_threads, merged=False)
+
+
+def test_processes_do_not_print_what_stands_in_the_summaries(campaign, tmp_path):
+    """The context of the whole campaign is wrong."""
+    pytest.importorskip("distributed")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "field.tif").symlink_to(campaign / "field 0.tif")
+    given = ["--host", "WSe2", "--energy-kev", "80", "--detector", "ADF", "--no-estimate-angles"]
+    command = ["batch", tmp_path / "data", "-o", tmp_path / "out", *given]
+    done = contextem(*command, "--processes", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "micrographs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert "check" in row["warnings"]
+    assert "Warning" not in done.stderr, done.stderr
 
 
 def test_a_process_for_each_card_comes_to_the_same(parts, by_threads, tmp_path):

@@ -118,7 +118,7 @@ class Dask:
         def submit() -> list[Any]:
             submitted = []
             while len(running) < ahead and (part := next(left, None)) is not None:
-                future = self.client.submit(do_part, part, work, pure=False, resources=resources)
+                future = self.client.submit(_do_part_quietly, part, work, pure=False, resources=resources)
                 running[future.key] = part
                 submitted.append(future)
             return submitted
@@ -128,6 +128,12 @@ class Dask:
             yield _outcome(future, running.pop(future.key), work)
             for more in submit():
                 done.add(more)
+
+
+def _do_part_quietly(part: Part, work: Work) -> Outcome:
+    """Do a part in a process of a cluster, without a word of what stands in the summaries anyhow."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"contextem\.")
+    return do_part(part, work)
 
 
 def _outcome(future: Any, part: Part, work: Work) -> Outcome:
