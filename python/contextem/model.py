@@ -203,10 +203,13 @@ class Model:
                 familiarity[part] = known.cpu().numpy()
 
         starts = range(0, len(contrast), batch_size)
-        # where torch is held to one thread, so that its sums are always the same, batches go side by side
-        workers = thread_count() if target.type == "cpu" and torch.get_num_threads() == 1 else 1
-        with ThreadPoolExecutor(max(1, min(workers, len(starts)))) as pool:
-            list(pool.map(judge, starts))
+        if target.type == "cpu" and torch.get_num_threads() == 1 and min(len(starts), thread_count()) > 1:
+            # torch is held to one thread, so that its sums are always the same: batches go side by side
+            with ThreadPoolExecutor(min(len(starts), thread_count())) as pool:
+                list(pool.map(judge, starts))
+        else:
+            for start in starts:
+                judge(start)
         strength = float(self.info.get("site_strength", 0.0))
         if around is None or strength == 0.0:
             return Prediction(alone, alone, familiarity)
