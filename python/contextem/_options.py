@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -299,6 +299,19 @@ def require_recording(micrograph: Micrograph, file: Path) -> None:
                 f"{name}: {file.name} does not tell it, give it as {option}, or as {key} in {file.stem}.yaml or "
                 "contextem.yaml beside the file"
             )
+
+
+def tell_left_out(names: Sequence[str]) -> None:
+    """Say which files of a folder are left out, if any.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the files.
+    """
+    if names:
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        click.echo(f"left out, as no micrographs: {', '.join(names[:8])}{more}", err=True)
 
 
 def sentence(error: Exception) -> str:

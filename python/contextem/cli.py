@@ -29,6 +29,7 @@ from contextem._options import (
     read_micrograph,
     require_recording,
     sentence,
+    tell_left_out,
 )
 
 if TYPE_CHECKING:
@@ -341,9 +342,7 @@ def _choose_files(inputs: Sequence[Path], context_file: Path | None, output: Pat
     known |= {"contextem.yaml", "contextem.yml", "" if context_file is None else context_file.name}
     skipped = [path for path in skipped if path.resolve() != output.resolve()]
     left = [path.name for path in skipped if path.name not in known and not path.name.endswith(written)]
-    if left:
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-        click.echo(f"left out, as no micrographs: {', '.join(left[:8])}{more}", err=True)
+    tell_left_out(left)
     if not files:
         raise ValueError(f"FILES: expected micrographs, found none in {', '.join(map(str, inputs))}")
     stems: dict[str, Path] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem._extras import needs_extra
-from contextem._options import Said, classifier_options, file_options, scan_options
+from contextem._options import Said, classifier_options, file_options, scan_options, tell_left_out
 
 if TYPE_CHECKING:
     from contextem.batch.engines import Engine
@@ -156,9 +156,7 @@ def _chosen(inputs: Sequence[Path], output: Path) -> list[Path]:
     inside = output.resolve()
     files = [file for file in found if not file.resolve().is_relative_to(inside)]
     left = [path.name for path in skipped if path.suffix not in (".yaml", ".yml") and path.resolve() != inside]
-    if left:
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-        click.echo(f"left out, as no micrographs: {', '.join(left[:8])}{more}", err=True)
+    tell_left_out(left)
     if not files:
         raise ValueError(f"INPUT: expected micrographs or scans, found none in {', '.join(map(str, inputs))}")
     return files

@@ -91,14 +91,15 @@ def merge(output: Path, *, zarr: bool = False) -> Merged:
         merged = _merged(output, records)
         _write_csv(output / "micrographs.csv", map(_row, merged.micrographs), _COLUMNS)
         _write_csv(output / "failures.csv", _failures(merged), ("micrograph", "reason"))
-        _write_summary(output / "summary.json", merged)
+        groups = specimens(merged)
+        _write_summary(output / "summary.json", merged, groups)
         if zarr:
             from contextem.batch.zarr_table import write_zarr
 
             write_zarr(output / "columns.zarr", [store.tables / plan[name]["table"] for name in records])
         from contextem.batch.report import write_report
 
-        write_report(output / "report.html", merged, specimens(merged))
+        write_report(output / "report.html", merged, groups)
     return merged
 
 
@@ -124,15 +125,14 @@ _COLUMNS = (
 def _row(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what micrographs.csv tells of a micrograph."""
     context = summary["context"]
-    detectors = [context["detector"], *(each["context"]["detector"] for each in summary["further_detectors"])]
     row: dict[str, Any] = {
         **{name: summary.get(name) for name in _COLUMNS},
         **summary["counts"],
         "micrograph": summary["name"],
         "host": context["host"],
         "dopants": " ".join(context["dopants"]),
-        "detectors": " ".join(each["name"] for each in detectors),
-        "energy_kev": f"{context['energy'] / 1e3:g}",
+        "detectors": _detectors(summary),
+        "energy_kev": _energy(summary),
         "sampling_angstrom_per_px": f"{summary['sampling_angstrom_per_px']:.5g}",
         "warnings": "; ".join(summary["warnings"]),
     }
@@ -144,6 +144,15 @@ def _row(summary: Mapping[str, Any]) -> dict[str, Any]:
         for end, value in zip(("", "_low", "_high"), values, strict=True):
             row[f"{name}{end}"] = "" if value == "" else f"{value:.5g}"
     return row
+
+
+def _detectors(summary: Mapping[str, Any]) -> str:
+    return " ".join(each["context"]["detector"]["name"] for each in (summary, *summary["further_detectors"]))
+
+
+def _energy(summary: Mapping[str, Any]) -> str:
+    """Return the beam energy in keV."""
+    return f"{summary['context']['energy'] / 1e3:g}"
 
 
 def _failures(merged: Merged) -> list[dict[str, str]]:
@@ -158,7 +167,7 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[
         table.writerows(rows)
 
 
-def _write_summary(path: Path, merged: Merged) -> None:
+def _write_summary(path: Path, merged: Merged, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write what all micrographs together have come to, by host, dopants, energy and detectors."""
     told = {
         "schema": SCHEMA,
@@ -166,7 +175,7 @@ def _write_summary(path: Path, merged: Merged) -> None:
         "columns": merged.columns,
         "failures": len(merged.failures),
         "not_done": len(merged.left),
-        "specimens": [_specimen(name, summaries) for name, summaries in specimens(merged).items()],
+        "specimens": [_specimen(name, summaries) for name, summaries in groups.items()],
         "contextem_version": __version__,
     }
     with whole_file(path) as temporary:
@@ -177,9 +186,10 @@ def specimens(merged: Merged) -> dict[str, list[dict[str, Any]]]:
     """Return the summaries of the micrographs by what was imaged and how, the most of them first."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for summary in merged.micrographs:
-        row = _row(summary)
-        dopants = f":{','.join(summary['context']['dopants'])}" if summary["context"]["dopants"] else ""
-        groups.setdefault(f"{row['host']}{dopants}, {row['energy_kev']} keV, {row['detectors']}", []).append(summary)
+        context = summary["context"]
+        dopants = f":{','.join(context['dopants'])}" if context["dopants"] else ""
+        name = f"{context['host']}{dopants}, {_energy(summary)} keV, {_detectors(summary)}"
+        groups.setdefault(name, []).append(summary)
     return dict(sorted(groups.items(), key=lambda each: (-len(each[1]), each[0])))
 
 

@@ -17,7 +17,7 @@ from contextem.batch.engines import Engine
 from contextem.batch.lock import gate, is_alone, locked
 from contextem.batch.part import Outcome, Work
 from contextem.batch.plan import Options, Part, Shard
-from contextem.batch.store import Store
+from contextem.batch.store import Store, outdated_of
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ def run(
             if is_alone(store.locks, shard):
                 store.sweep()
             left, failures = _left(own, store, work.options, overwrite)
-            outdated = [each["name"] for each in store.outdated(parts) if store.record(each["name"])]
+            plan = store.plan()
+            outdated = [each["name"] for each in outdated_of(plan, parts) if store.record(each["name"])]
             if outdated and not overwrite:
                 raise _others(store, outdated)
-            store.replan(parts)
+            store.replan(plan, parts)
         columns, stages = 0, Counter[str]()
         for outcome in _told(engine.run(left, work), len(own), len(own) - len(left), store.log(_log_name(shard))):
             columns += outcome.record.columns

@@ -17,7 +17,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,12 @@ class Record:
     def columns(self) -> int:
         """Columns in its table."""
         return sum(each["columns"] for each in self.micrographs)
+
+
+def outdated_of(plan: Mapping[str, dict[str, Any]], parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """Return what was planned of the inputs of these parts, and is none of them: an input was cut otherwise."""
+    names, inputs = {part.name for part in parts}, {part.input for part in parts}
+    return [each for each in plan.values() if each["input"] in inputs and each["name"] not in names]
 
 
 class Store:
@@ -185,14 +191,9 @@ class Store:
                 f"output: expected the plan of a batch of schema {SCHEMA}, got {path}; choose another folder with -o"
             ) from error
 
-    def outdated(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
-        """Return what was planned of the inputs of these parts, and is none of them: an input was cut otherwise."""
-        names, inputs = {part.name for part in parts}, {part.input for part in parts}
-        return [each for each in self.plan().values() if each["input"] in inputs and each["name"] not in names]
-
-    def replan(self, parts: Sequence[Part]) -> None:
-        """Add parts to the plan, and remove what is outdated; nobody may do so at the same time."""
-        before, outdated = self.plan(), self.outdated(parts)
+    def replan(self, before: dict[str, dict[str, Any]], parts: Sequence[Part]) -> None:
+        """Add parts to the plan as it is, and remove what is outdated; nobody may do so at the same time."""
+        outdated = outdated_of(before, parts)
         for each in outdated:
             self._record(each["name"]).unlink(missing_ok=True)
             (self.tables / each["table"]).unlink(missing_ok=True)
