@@ -22,18 +22,29 @@ def run(*command):
     [
         pytest.param(("-c", "from importlinter.cli import lint_imports_command as c; c()"), id="imports"),
         pytest.param(("-m", "ruff", "check", "python", "tests", "benchmarks"), id="style"),
-        pytest.param(
-            (
-                "-m",
-                "mypy",
-            ),
-            id="types",
-        ),
+        pytest.param(("-m", "mypy"), id="types"),
     ],
 )
 def test_rule_holds(command):
     done = run(*command)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kernels_are_formatted():
+    import clang_format
+
+    sources = [
+        str(path)
+        for folder in ("benchmarks", "cpp", "cuda", "python/bindings")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".cpp", ".hpp", ".cu", ".cuh"}
+    ]
+    assert len(sources) > 50
+    tool = Path(clang_format.__file__).parent / "data/bin/clang-format"
+    done = subprocess.run(
+        [tool, "--dry-run", "-Werror", *sources], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_import_loads_nothing_heavy():

@@ -7,10 +7,13 @@
 //
 // From the root of the repository, for the device at hand (baseline is the plain C++ library):
 //
-//   nvcc -std=c++17 -O3 -arch=native --fmad=false -DCONTEXTEM_SET=baseline -DCONTEXTEM_SET_NAME='"baseline"' -Icpp/include -Icpp/src -Icuda/include -Icuda/src benchmarks/kernels/moments.cu cuda/src/moments.cu cuda/src/device.cu cpp/src/*.cpp -o ladder && ./ladder
+//   nvcc -std=c++17 -O3 -arch=native --fmad=false -DCONTEXTEM_SET=baseline -DCONTEXTEM_SET_NAME='"baseline"'
+//   -Icpp/include -Icpp/src -Icuda/include -Icuda/src benchmarks/kernels/moments.cu cuda/src/moments.cu
+//   cuda/src/device.cu cpp/src/*.cpp -o ladder && ./ladder
 //
-// Exit status 1 if a result is off, 2 if there is no device. Inputs rotate among buffers of 1 GiB each, so that no cache holds them; GB/s count
-// each patch read once and each moment written once, beside a device-to-device copy counted the same way.
+// Exit status 1 if a result is off, 2 if there is no device. Inputs rotate among buffers of 1 GiB each, so that no
+// cache holds them; GB/s count each patch read once and each moment written once, beside a device-to-device copy
+// counted the same way.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -73,9 +76,8 @@ __global__ void __launch_bounds__(128)
                 const int right = half + q % half;
                 const int above = side - 1 - below;
                 const int left = side - 1 - right;
-                const Folded<float> value =
-                    contextem::fold(patch[below * side + right], patch[below * side + left],
-                                    patch[above * side + right], patch[above * side + left]);
+                const Folded<float> value = contextem::fold(patch[below * side + right], patch[below * side + left],
+                                                            patch[above * side + right], patch[above * side + left]);
                 for (int k = 0; k < planes; ++k) {
                     panel[k][i % strip][i / strip] = value.plane[k];
                 }
@@ -172,10 +174,11 @@ int main() {
     const contextem::cuda::DeviceTable<float> packed(contextem::MomentTable<float>(table.data(), n_modes, side), 0);
 
     const double copied = 2.0 * static_cast<double>(host.size()) * sizeof(float);
-    const double copy = copied / 1e6 / milliseconds([&](int i) {
-        check(cudaMemcpyAsync(target, patches[i % buffers], host.size() * sizeof(float), cudaMemcpyDeviceToDevice),
-              "copy");
-    });
+    const double copy =
+        copied / 1e6 / milliseconds([&](int i) {
+            check(cudaMemcpyAsync(target, patches[i % buffers], host.size() * sizeof(float), cudaMemcpyDeviceToDevice),
+                  "copy");
+        });
     std::printf("device copy: %.0f GB/s\n\n%-8s %12s %8s %10s %9s %10s\n", copy, "kernel", "M patches/s", "GB/s",
                 "% of copy", "TFLOP/s", "worst eps");
 

@@ -26,8 +26,7 @@ double reach(const PatchGrid& grid) {
 }  // namespace
 
 template <class T>
-AdjointTable<T>::AdjointTable(const double* weights, Index modes, Index patch_size)
-    : n_modes(modes), size(patch_size) {
+AdjointTable<T>::AdjointTable(const double* weights, Index modes, Index patch_size) : n_modes(modes), size(patch_size) {
     const std::vector<int> parity = find_parities(weights, modes, size);
     folded = !parity.empty();
     const Index first = folded ? size / 2 : 0;
@@ -159,11 +158,10 @@ template void column_moments_adjoint(const MomentsView<float>&, const PositionsV
                                      const AdjointTable<float>&, Index, Index, int, float*);
 template void column_moments_adjoint(const MomentsView<double>&, const PositionsView&, const PatchGrid&,
                                      const AdjointTable<double>&, Index, Index, int, double*);
-template void column_moments_position_gradient(const MomentsView<float>&, const ImageView<float>&,
-                                               const PositionsView&, const PatchGrid&, const AdjointTable<float>&, int,
-                                               double*);
+template void column_moments_position_gradient(const MomentsView<float>&, const ImageView<float>&, const PositionsView&,
+                                               const PatchGrid&, const AdjointTable<float>&, int, double*);
 template void column_moments_position_gradient(const MomentsView<double>&, const ImageView<double>&,
-                                               const PositionsView&, const PatchGrid&, const AdjointTable<double>&,
-                                               int, double*);
+                                               const PositionsView&, const PatchGrid&, const AdjointTable<double>&, int,
+                                               double*);
 
 }  // namespace contextem

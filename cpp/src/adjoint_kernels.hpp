@@ -14,16 +14,16 @@ class AdjointWorkspace {
 public:
     AdjointWorkspace(const AdjointTable<T>& table, const PatchGrid& grid);
 
-    T* patch;               // (P, patch_stride); the values before and after every row are 0
+    T* patch;  // (P, patch_stride); the values before and after every row are 0
     Index patch_stride;
-    T* planes;              // (adjoint_panel, n_parities, plane_stride)
-    Index plane_stride;     // samples of a plane and what a vector load may read beyond them
-    T* coefficients;        // (modes, adjoint_panel)
-    T* lines;               // (2, line_stride) two image rows
+    T* planes;           // (adjoint_panel, n_parities, plane_stride)
+    Index plane_stride;  // samples of a plane and what a vector load may read beyond them
+    T* coefficients;     // (modes, adjoint_panel)
+    T* lines;            // (2, line_stride) two image rows
     Index line_stride;
-    T* turned;              // (P, patch_stride) the patch, transposed
-    T* across;              // (segment_capacity, patch_stride) the transposed patch spread over image columns
-    T* upright;             // (P, segment_capacity) the same, not transposed
+    T* turned;   // (P, patch_stride) the patch, transposed
+    T* across;   // (segment_capacity, patch_stride) the transposed patch spread over image columns
+    T* upright;  // (P, segment_capacity) the same, not transposed
     Index segment_capacity;
 
 private:

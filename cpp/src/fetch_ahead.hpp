@@ -119,7 +119,7 @@ private:
     }
 
     const ImageView<T>& image_;
-    double down_;   // reach of a patch from its centre, px
+    double down_;  // reach of a patch from its centre, px
     double right_;
     bool overlap_;
     Index tile_row_ = -1;

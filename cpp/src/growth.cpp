@@ -36,8 +36,7 @@ struct Neighbourhood {
             }
         }
         const auto far = [](const std::array<Index, 2>& d) { return d[0] * d[0] + d[0] * d[1] + d[1] * d[1]; };
-        std::stable_sort(hexagon.begin(), hexagon.end(),
-                         [&](const auto& a, const auto& b) { return far(a) < far(b); });
+        std::stable_sort(hexagon.begin(), hexagon.end(), [&](const auto& a, const auto& b) { return far(a) < far(b); });
         for (std::size_t k = 0; k < n_around; ++k) {
             steps[2 * k] = hexagon[k][0];
             steps[2 * k + 1] = hexagon[k][1];
@@ -73,10 +72,18 @@ private:
 class Growth {
 public:
     Growth(const PeakWeights& peaks, const double* start, const double* basis, Index height, Index width, int n_threads)
-        : peaks_(peaks), limit_{static_cast<double>(height - 1), static_cast<double>(width - 1)}, n_threads_(n_threads),
-          middle_{middle(start, basis, height, width)}, rows_(2 * middle_[0] + 1), columns_(2 * middle_[1] + 1),
-          predicted_(2 * rows_ * columns_), measured_(2 * rows_ * columns_), frames_(4 * rows_ * columns_),
-          weight_(rows_ * columns_), visited_(rows_ * columns_), queued_(rows_ * columns_) {
+        : peaks_(peaks),
+          limit_{static_cast<double>(height - 1), static_cast<double>(width - 1)},
+          n_threads_(n_threads),
+          middle_{middle(start, basis, height, width)},
+          rows_(2 * middle_[0] + 1),
+          columns_(2 * middle_[1] + 1),
+          predicted_(2 * rows_ * columns_),
+          measured_(2 * rows_ * columns_),
+          frames_(4 * rows_ * columns_),
+          weight_(rows_ * columns_),
+          visited_(rows_ * columns_),
+          queued_(rows_ * columns_) {
         for (std::size_t k = 0; k < n_around; ++k) {
             around_[k] = hexagon_.steps[2 * k] * columns_ + hexagon_.steps[2 * k + 1];
             near_[k] = std::exp(-hexagon_.distance2[k] / (2 * fit_width * fit_width));
@@ -86,8 +93,12 @@ public:
             const Index site = k < n_around ? first + around_[k] : first;
             const double i = static_cast<double>(site / columns_ - middle_[0]);
             const double j = static_cast<double>(site % columns_ - middle_[1]);
-            const double fitted[6] = {start[0] + i * basis[0] + j * basis[2], start[1] + i * basis[1] + j * basis[3],
-                                      basis[0], basis[1], basis[2], basis[3]};
+            const double fitted[6] = {start[0] + i * basis[0] + j * basis[2],
+                                      start[1] + i * basis[1] + j * basis[3],
+                                      basis[0],
+                                      basis[1],
+                                      basis[2],
+                                      basis[3]};
             enter(site, fitted);
             fresh_.push_back(site);
         }
@@ -275,7 +286,7 @@ private:
     void fit(const std::vector<Index>& sites, const Guess& guess) {
         const auto count = static_cast<Index>(sites.size());
         fitted_.resize(static_cast<std::size_t>(6 * count));
-        const SiteBoard board = {measured_.data(),         weight_.data(), around_.data(),
+        const SiteBoard board = {measured_.data(),        weight_.data(), around_.data(),
                                  hexagon_.offsets.data(), near_.data(),   frame_ridge};
         const auto fit_sites = instruction_set().growth.fit_sites;
         parallel_for(count, site_grain, n_threads_, [&](Index begin, Index end) {
@@ -302,9 +313,9 @@ private:
     const std::array<Index, 2> middle_;
     const Index rows_;
     const Index columns_;
-    Board<double> predicted_;   // (sites, 2)
-    Board<double> measured_;    // (sites, 2)
-    Board<double> frames_;      // (sites, 2, 2)
+    Board<double> predicted_;  // (sites, 2)
+    Board<double> measured_;   // (sites, 2)
+    Board<double> frames_;     // (sites, 2, 2)
     Board<double> weight_;
     Board<char> visited_;
     Board<char> queued_;

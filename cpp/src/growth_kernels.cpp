@@ -51,7 +51,7 @@ void fit_sites(const SiteBoard& board, const Index* sites, Index count, const do
                 weight[k][l] *= board.near[k];
             }
         }
-        double q[2][together] = {};   // change of the position, of b1 and of b2, down and right
+        double q[2][together] = {};  // change of the position, of b1 and of b2, down and right
         double b1[2][together] = {};
         double b2[2][together] = {};
         for (int round = 0; round < 2; ++round) {

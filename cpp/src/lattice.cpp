@@ -71,7 +71,11 @@ double median(std::vector<float>& values) {
 }  // namespace
 
 SpectrumTables::SpectrumTables(Index tile_rows, Index tile_columns, Index pad, Index kept, double blur_sigma)
-    : rows(tile_rows), columns(tile_columns), centre(kept), width((kept + 16) / 16 * 16), row_window(hann(tile_rows)),
+    : rows(tile_rows),
+      columns(tile_columns),
+      centre(kept),
+      width((kept + 16) / 16 * 16),
+      row_window(hann(tile_rows)),
       column_window(hann(tile_columns)) {
     fill_factors(columns, width, pad, column_cos, column_sin);
     fill_factors(rows, width, pad, row_cos, row_sin);

@@ -28,11 +28,11 @@ void tile_power(const float* tile, const SpectrumTables& tables, float* work, fl
     const Index half_columns = columns - columns / 2;
     const Index half_rows = rows - rows / 2;
     const Index padded_rows = (rows + lines - 1) / lines * lines;
-    float* even = work;                             // (padded_rows, half_columns)
+    float* even = work;  // (padded_rows, half_columns)
     float* odd = even + padded_rows * half_columns;
     float* real = odd + padded_rows * half_columns;  // (padded_rows, width)
     float* imag = real + padded_rows * width;
-    float* fold = imag + padded_rows * width;        // (4, half_rows, width)
+    float* fold = imag + padded_rows * width;  // (4, half_rows, width)
 
     for (Index r = 0; r < padded_rows; ++r) {
         for (Index j = 0; j < half_columns; ++j) {

@@ -8,9 +8,9 @@
 
 namespace contextem {
 
-constexpr int panel_vectors = 2;     // vectors of patches, a patch per lane, that are multiplied together
-constexpr Index max_lanes = 16;      // of the widest register and the smallest type
-constexpr Index band_rows = 8;       // rows sampled at a time: those of as many patches as lanes stay in the cache
+constexpr int panel_vectors = 2;  // vectors of patches, a patch per lane, that are multiplied together
+constexpr Index max_lanes = 16;   // of the widest register and the smallest type
+constexpr Index band_rows = 8;    // rows sampled at a time: those of as many patches as lanes stay in the cache
 
 // Memory of one thread, for patches of as many as there are lanes.
 template <class T>
@@ -20,17 +20,17 @@ public:
     explicit Workspace(Index size) : Workspace(size, 1, 0, 0, 0) {}
     Workspace(const MomentTable<T>& table, Index lanes);
 
-    Index row_pitch;         // P, padded to whole vectors
-    T* rows;                 // (lanes, 2, band_rows, row_pitch) sampled; max_lanes readable values lie before and after
-    T* shares;               // (lanes, 2, row_pitch) taps of a patch, see LineTaps
-    std::int32_t* indices;   // (lanes, 2, row_pitch)
-    Index* windows;          // (lanes, row_pitch)
-    T* segments;             // (band_rows, segment_pitch) image rows between two rows, 3 max_lanes more to read
-                             // also (2, P + panel_patches + lanes) sums and differences of rows of neighbouring patches
+    Index row_pitch;        // P, padded to whole vectors
+    T* rows;                // (lanes, 2, band_rows, row_pitch) sampled; max_lanes readable values lie before and after
+    T* shares;              // (lanes, 2, row_pitch) taps of a patch, see LineTaps
+    std::int32_t* indices;  // (lanes, 2, row_pitch)
+    Index* windows;         // (lanes, row_pitch)
+    T* segments;            // (band_rows, segment_pitch) image rows between two rows, 3 max_lanes more to read
+                            // also (2, P + panel_patches + lanes) sums and differences of rows of neighbouring patches
     Index segment_pitch;
-    T* staged;               // (planes, lanes, lanes)
-    T* panel;                // (planes, rows, rows, panel_patches)
-    T* sums;                 // (J, panel_patches)
+    T* staged;  // (planes, lanes, lanes)
+    T* panel;   // (planes, rows, rows, panel_patches)
+    T* sums;    // (J, panel_patches)
 
 private:
     Workspace(Index size, Index lanes, Index staged_values, Index panel_values, Index sum_values);

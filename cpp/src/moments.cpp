@@ -19,7 +19,7 @@ Exchange find_exchange(const double* w, Index size, int parity) {
         return Exchange::none;  // the exchange takes it to another plane
     }
     double largest = 0.0;
-    double sum = 0.0;         // of the distances from even and from odd
+    double sum = 0.0;  // of the distances from even and from odd
     double difference = 0.0;
     for (Index row = 0; row < size; ++row) {
         for (Index column = 0; column < size; ++column) {
@@ -37,8 +37,7 @@ Exchange find_exchange(const double* w, Index size, int parity) {
 }  // namespace
 
 template <class T>
-MomentTable<T>::MomentTable(const double* weights, Index modes, Index patch_size)
-    : n_modes(modes), size(patch_size) {
+MomentTable<T>::MomentTable(const double* weights, Index modes, Index patch_size) : n_modes(modes), size(patch_size) {
     const std::vector<int> parity = find_parities(weights, modes, size);
     folded = !parity.empty();
     const Index first = folded ? size / 2 : 0;
@@ -145,8 +144,8 @@ template struct MomentTable<float>;
 template struct MomentTable<double>;
 template void patch_moments(const PatchesView<float>&, const MomentTable<float>&, int, float*);
 template void patch_moments(const PatchesView<double>&, const MomentTable<double>&, int, double*);
-template void column_moments(const ImageView<float>&, const PositionsView&, const PatchGrid&,
-                             const MomentTable<float>&, int, float*);
+template void column_moments(const ImageView<float>&, const PositionsView&, const PatchGrid&, const MomentTable<float>&,
+                             int, float*);
 template void column_moments(const ImageView<double>&, const PositionsView&, const PatchGrid&,
                              const MomentTable<double>&, int, double*);
 template void dense_moments(const ImageView<float>&, const MomentTable<float>&, int, float*);

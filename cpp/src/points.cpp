@@ -96,15 +96,15 @@ void PointGrid::nearest(double row, double column, Index k, Neighbour* found) co
     }
     const Index middle_row = row_cell(row);
     const Index middle_column = column_cell(column);
-    const Index last_ring = std::max(std::max(middle_row, rows_ - 1 - middle_row),
-                                     std::max(middle_column, columns_ - 1 - middle_column));
+    const Index last_ring =
+        std::max(std::max(middle_row, rows_ - 1 - middle_row), std::max(middle_column, columns_ - 1 - middle_column));
     for (Index ring = 0; ring <= last_ring; ++ring) {
         // everything in this ring and beyond is at least this far
-        const double gap = std::min(
-            std::min(row - (corner_[0] + side_ * static_cast<double>(middle_row - ring + 1)),
-                     corner_[0] + side_ * static_cast<double>(middle_row + ring) - row),
-            std::min(column - (corner_[1] + side_ * static_cast<double>(middle_column - ring + 1)),
-                     corner_[1] + side_ * static_cast<double>(middle_column + ring) - column));
+        const double gap =
+            std::min(std::min(row - (corner_[0] + side_ * static_cast<double>(middle_row - ring + 1)),
+                              corner_[0] + side_ * static_cast<double>(middle_row + ring) - row),
+                     std::min(column - (corner_[1] + side_ * static_cast<double>(middle_column - ring + 1)),
+                              corner_[1] + side_ * static_cast<double>(middle_column + ring) - column));
         if (ring > 0 && gap > 0.0 && found[k - 1].distance2 < gap * gap * (1.0 - 1e-12)) {
             return;
         }

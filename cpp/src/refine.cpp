@@ -44,7 +44,7 @@ struct ColumnBand {
 // Splits columns that are sorted as by in_bands where their windows, all together, would reach over more than `tile`
 // rows and those of one of these bands.
 std::vector<ColumnBand> bands_of(const std::vector<double>& columns, double spacing, Index reach, Index rows,
-                           Index tile) {
+                                 Index tile) {
     std::vector<ColumnBand> bands;
     double before = 0.0;
     for (std::size_t k = 0; 2 * k < columns.size(); ++k) {
@@ -106,9 +106,8 @@ double refine_columns(const BandSource<T>& image, Index rows, Index tile, const 
     std::vector<double> current = from;
     std::vector<double> heights(static_cast<std::size_t>(count), 0.0);
     std::vector<double> steps(static_cast<std::size_t>(step_values * count));
-    ColumnModel model = {from.data(),    may.data(), neighbours.data(), current.data(),
-                         heights.data(), sigma,      0,                 0.0,
-                         false};
+    ColumnModel model = {from.data(), may.data(), neighbours.data(), current.data(), heights.data(), sigma, 0,
+                         0.0,         false};
     model.half_window = std::max<Index>(2, static_cast<Index>(std::lround(half_window * spacing)));
     model.window_sigma = window_sigma * spacing;
     const std::vector<ColumnBand> bands = bands_of(from, spacing, model.half_window, rows, tile);

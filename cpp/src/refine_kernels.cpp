@@ -64,7 +64,7 @@ CONTEXTEM_INLINE void count_up(Index start, Wide& places) {
 
 // What one axis of a window contributes: functions of its pixels, and their sums.
 struct Axis {
-    Index first;                // pixel
+    Index first;  // pixel
     Index count;
     double* weight;             // (padded) w
     double* bent[3];            // (padded) w g x^m
@@ -320,7 +320,7 @@ void column_deviations(const ImageView<T>& image, const ColumnModel& model, cons
     const double window = -0.5 / (model.window_sigma * model.window_sigma);
     const double narrow2 = 1.0 / (2.0 / (model.sigma * model.sigma) + 1.0 / (model.window_sigma * model.window_sigma));
     const double moment = std::sqrt(2.0 * 3.141592653589793) * narrow2;
-    double* down = work;  // (n + 1, padded) g_j along the rows, the column itself last
+    double* down = work;                       // (n + 1, padded) g_j along the rows, the column itself last
     double* across = down + (n + 1) * padded;  // and A_j g_j along the columns
     double* weights[2] = {across + (n + 1) * padded, across + (n + 2) * padded};
     double* residual = across + (n + 3) * padded;

@@ -70,9 +70,7 @@ void copy_values(const float* source, Index count, Index passes, float* target) 
 
 namespace CONTEXTEM_SET {
 
-RooflineKernels roofline_kernels() {
-    return {multiply_adds<float>, multiply_adds<double>, read_values, copy_values};
-}
+RooflineKernels roofline_kernels() { return {multiply_adds<float>, multiply_adds<double>, read_values, copy_values}; }
 
 }  // namespace CONTEXTEM_SET
 }  // namespace contextem

@@ -1,6 +1,5 @@
 #include "contextem/rotation.hpp"
 
-
 #include "contextem/aligned.hpp"
 #include "contextem/parallel.hpp"
 #include "instruction_set.hpp"

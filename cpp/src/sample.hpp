@@ -344,10 +344,10 @@ private:
     Workspace<T>& work_;
     Way way_ = Way::general;
     UnitPatch<T> unit_;
-    LineTaps<T> rows_ = {};      // separable
+    LineTaps<T> rows_ = {};  // separable
     LineTaps<T> columns_ = {};
-    Index* windows_ = nullptr;   // (chunks of P) first value of the segment that a vector of samples reads
-    Index reach_ = 0;            // of the segment
+    Index* windows_ = nullptr;  // (chunks of P) first value of the segment that a vector of samples reads
+    Index reach_ = 0;           // of the segment
     bool permutes_ = false;
 };
 

@@ -154,16 +154,12 @@ CONTEXTEM_INLINE Vec<T> pick(const T* window, const PickIndex<T>& index) {
 
 // a * b + c, fused where the instruction set can
 #if defined(__AVX512F__)
-CONTEXTEM_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
-    return _mm512_fmadd_ps(a, b, c);
-}
+CONTEXTEM_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
 CONTEXTEM_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
     return _mm512_fmadd_pd(a, b, c);
 }
 #elif defined(__AVX2__)
-CONTEXTEM_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
-    return _mm256_fmadd_ps(a, b, c);
-}
+CONTEXTEM_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm256_fmadd_ps(a, b, c); }
 CONTEXTEM_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
     return _mm256_fmadd_pd(a, b, c);
 }

@@ -2,8 +2,9 @@
 // function is local.
 //
 // A pattern is summed band by band, a band zone by zone, a zone window by window: two loops without a branch, so that
-// the short runs of a thin ring cost no mispredicted one. Each window asks for one of the band after, those in the order
-// of the memory: it delivers twice as fast as when asked zone by zone. Threads own ranges of patterns, or of pixels.
+// the short runs of a thin ring cost no mispredicted one. Each window asks for one of the band after, those in the
+// order of the memory: it delivers twice as fast as when asked zone by zone. Threads own ranges of patterns, or of
+// pixels.
 #include "virtual_detector_kernels.hpp"
 
 #include "simd.hpp"
@@ -139,9 +140,7 @@ CONTEXTEM_INLINE Vec<double> last_doubles(Vec<float> value) {
 }
 #elif defined(__AVX2__)
 CONTEXTEM_INLINE Vec<double> first_doubles(Vec<float> value) { return _mm256_cvtps_pd(_mm256_castps256_ps128(value)); }
-CONTEXTEM_INLINE Vec<double> last_doubles(Vec<float> value) {
-    return _mm256_cvtps_pd(_mm256_extractf128_ps(value, 1));
-}
+CONTEXTEM_INLINE Vec<double> last_doubles(Vec<float> value) { return _mm256_cvtps_pd(_mm256_extractf128_ps(value, 1)); }
 #else
 CONTEXTEM_INLINE Vec<double> first_doubles(Vec<float> value) {
     return Vec<double>{static_cast<double>(value[0]), static_cast<double>(value[1])};
@@ -272,7 +271,10 @@ CONTEXTEM_INLINE Total<T> sum_windows(const T* pattern, const Windows& windows, 
 template <class T>
 void detectors_of(const PatternsView<T>& patterns, const DetectorZones& detectors, Index begin, Index end,
                   double* sums) {
-    const std::vector<PatternBand>& bands = detectors.bands[sizeof(T) == 1 ? 0 : sizeof(T) == 2 ? 1 : sizeof(T) == 4 ? 2 : 3];
+    const std::vector<PatternBand>& bands = detectors.bands[sizeof(T) == 1   ? 0
+                                                            : sizeof(T) == 2 ? 1
+                                                            : sizeof(T) == 4 ? 2
+                                                                             : 3];
     T padded[static_cast<std::size_t>(window_pixels<T>)] = {};
     for (Index p = begin; p < end; ++p) {
         const T* pattern = pattern_at(patterns, p);
@@ -287,8 +289,8 @@ void detectors_of(const PatternsView<T>& patterns, const DetectorZones& detector
             const std::int32_t* fetch = bands[b].fetches.data();
             for (std::size_t z = 0; z < bands[b].zones.size(); ++z) {
                 const Zone& zone = bands[b].zones[z];
-                const Total<T> sum = sum_windows(
-                    pattern, zone.windows, [&fetch, fetched] { __builtin_prefetch(fetched + *fetch++, 0, 3); });
+                const Total<T> sum = sum_windows(pattern, zone.windows,
+                                                 [&fetch, fetched] { __builtin_prefetch(fetched + *fetch++, 0, 3); });
                 for (std::uint32_t left = zone.detectors; left != 0; left &= left - 1) {
                     totals[__builtin_ctz(left)] += sum;
                 }
@@ -302,7 +304,7 @@ void detectors_of(const PatternsView<T>& patterns, const DetectorZones& detector
 
 // ---- sums over patterns ---------------------------------------------------------------------------------------------
 
-constexpr Index tile = 2048;  // pixels whose sums stay in the nearest cache while all patterns go by
+constexpr Index tile = 2048;   // pixels whose sums stay in the nearest cache while all patterns go by
 constexpr Index together = 4;  // patterns that are added at a time
 
 // Adds patterns to sums[0, count), in their order.

@@ -9,7 +9,7 @@
 namespace contextem {
 namespace {
 
-constexpr Index band_windows = 256;  // 16 KiB
+constexpr Index band_windows = 256;     // 16 KiB
 constexpr Index grain_bytes = 1 << 20;  // starting a thread takes as long as reading some hundred thousand
 
 // The bands of a pattern in windows of `width` pixels that lie side by side, the last one at the end of the pattern.

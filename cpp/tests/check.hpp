@@ -11,21 +11,21 @@ inline int& failure_count() {
     return count;
 }
 
-#define CHECK(condition)                                                             \
-    do {                                                                             \
-        if (!(condition)) {                                                          \
-            std::printf("%s:%d: %s is false\n", __FILE__, __LINE__, #condition);     \
-            ++failure_count();                                                       \
-        }                                                                            \
+#define CHECK(condition)                                                         \
+    do {                                                                         \
+        if (!(condition)) {                                                      \
+            std::printf("%s:%d: %s is false\n", __FILE__, __LINE__, #condition); \
+            ++failure_count();                                                   \
+        }                                                                        \
     } while (false)
 
-#define CHECK_NEAR(actual, expected, tolerance)                                      \
-    do {                                                                             \
-        const double a_ = (actual), e_ = (expected);                                 \
-        if (!(std::abs(a_ - e_) <= (tolerance))) {                                   \
+#define CHECK_NEAR(actual, expected, tolerance)                                                  \
+    do {                                                                                         \
+        const double a_ = (actual), e_ = (expected);                                             \
+        if (!(std::abs(a_ - e_) <= (tolerance))) {                                               \
             std::printf("%s:%d: %s is %.17g, not %.17g\n", __FILE__, __LINE__, #actual, a_, e_); \
-            ++failure_count();                                                       \
-        }                                                                            \
+            ++failure_count();                                                                   \
+        }                                                                                        \
     } while (false)
 
 // Exit status of a test program.

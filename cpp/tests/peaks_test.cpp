@@ -153,8 +153,8 @@ void test_refinement() {
     double amplitudes[3];
     double deviations[3];
     const BandSource<double> whole = [&](Index, Index) { return view(image, 50, 52); };
-    const double sigma = refine_columns(whole, 50, 50, {start, 3}, movable, 2.5, 10.0, 2.0, 1, positions, amplitudes,
-                                        deviations);
+    const double sigma =
+        refine_columns(whole, 50, 50, {start, 3}, movable, 2.5, 10.0, 2.0, 1, positions, amplitudes, deviations);
     CHECK_NEAR(sigma, width, 0.02);
     for (const Index tile : {1, 9, 30}) {  // all but the rows asked for are missing
         std::vector<double> rows;

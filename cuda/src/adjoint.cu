@@ -5,8 +5,8 @@
 //   positions   D[p]       = sum_(k, l) q[p, k, l] grad I(c_p + S d_kl)
 //
 // Patches: a block takes 8 patches and 128 samples of the quadrant, one per thread. Modes go by in strips of 64, whose
-// coefficients of the 8 patches lie in shared memory; neighbouring threads read neighbouring weights, and the 4 x 8 sums
-// stay in registers.
+// coefficients of the 8 patches lie in shared memory; neighbouring threads read neighbouring weights, and the 4 x 8
+// sums stay in registers.
 //
 // Image: gathered, not scattered, so that no atomic addition makes the last bit change from run to run. Columns are
 // sorted by bins of 8 x 32 pixels (a stable radix sort, CUB's), then each pixel is a thread that adds what it gets back
@@ -102,7 +102,8 @@ __global__ void slopes_kernel(const T* __restrict__ patches /* (count, P, P) */,
     const Index step = Index(gridDim.x) * (threads / warp_lanes);
     const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     for (Index i = Index(blockIdx.x) * (threads / warp_lanes) + threadIdx.x / warp_lanes; i < count; i += step) {
-        Slope sum = lane_slope(image, positions.data + 2 * (begin + i), grid, patches + i * grid.size * grid.size, lane);
+        Slope sum =
+            lane_slope(image, positions.data + 2 * (begin + i), grid, patches + i * grid.size * grid.size, lane);
         for (int distance = warp_lanes / 2; distance > 0; distance /= 2) {
             sum.along_rows += __shfl_down_sync(0xffffffffu, sum.along_rows, distance);
             sum.along_columns += __shfl_down_sync(0xffffffffu, sum.along_columns, distance);
@@ -147,8 +148,7 @@ AdjointScratch column_layout(Index count, const Bins& bins, Index size) {
     if (count > std::numeric_limits<std::int32_t>::max() || bins.count() >= std::numeric_limits<std::int32_t>::max()) {
         throw std::invalid_argument("positions, shape: expected fewer than 2^31 columns and 2^39 pixels");
     }
-    const std::size_t patch_bytes =
-        static_cast<std::size_t>(patches_at_once<T>(count, size) * size * size) * sizeof(T);
+    const std::size_t patch_bytes = static_cast<std::size_t>(patches_at_once<T>(count, size) * size * size) * sizeof(T);
     return AdjointScratch(count, bins.count(), sorting_bytes(count), patch_bytes);
 }
 
@@ -227,8 +227,8 @@ void column_moments_adjoint(const MomentsView<T>& gradient, const PositionsView&
     for (Index begin = 0; begin < count; begin += part) {
         const Index end = std::min(begin + part, count);
         launch_patches(gradient, RowsInOrder{order, begin, end - begin}, table, patches, queue, what);
-        gather_kernel<T><<<tiles, tile, 0, queue>>>(patches, begin, end, order, starts, positions, grid, invert(grid),
-                                                    bins, image);
+        gather_kernel<T>
+            <<<tiles, tile, 0, queue>>>(patches, begin, end, order, starts, positions, grid, invert(grid), bins, image);
         check_launch(what);
     }
 }
@@ -255,15 +255,15 @@ void column_moments_position_gradient(const MomentsView<T>& gradient, const Imag
     }
 }
 
-#define CONTEXTEM_INSTANTIATE(T)                                                                                      \
-    template class DeviceAdjointTable<T>;                                                                             \
-    template void patch_moments_adjoint(const MomentsView<T>&, const AdjointTableView<T>&, T*, void*);                \
-    template std::size_t column_adjoint_scratch<T>(Index, Index, Index, Index);                                       \
-    template void column_moments_adjoint(const MomentsView<T>&, const PositionsView&, const PatchGrid&,               \
-                                         const AdjointTableView<T>&, Index, Index, void*, T*, void*);                 \
-    template std::size_t position_gradient_scratch<T>(Index, Index);                                                  \
-    template void column_moments_position_gradient(const MomentsView<T>&, const ImageView<T>&, const PositionsView&,  \
-                                                   const PatchGrid&, const AdjointTableView<T>&, void*, double*,      \
+#define CONTEXTEM_INSTANTIATE(T)                                                                                     \
+    template class DeviceAdjointTable<T>;                                                                            \
+    template void patch_moments_adjoint(const MomentsView<T>&, const AdjointTableView<T>&, T*, void*);               \
+    template std::size_t column_adjoint_scratch<T>(Index, Index, Index, Index);                                      \
+    template void column_moments_adjoint(const MomentsView<T>&, const PositionsView&, const PatchGrid&,              \
+                                         const AdjointTableView<T>&, Index, Index, void*, T*, void*);                \
+    template std::size_t position_gradient_scratch<T>(Index, Index);                                                 \
+    template void column_moments_position_gradient(const MomentsView<T>&, const ImageView<T>&, const PositionsView&, \
+                                                   const PatchGrid&, const AdjointTableView<T>&, void*, double*,     \
                                                    void*);
 CONTEXTEM_INSTANTIATE(float)
 CONTEXTEM_INSTANTIATE(double)

@@ -69,7 +69,8 @@ struct PackedAdjoint {
 
 // ---- from gradients to patches --------------------------------------------------------------------------------------
 
-// The rows of a gradient that a launch takes: `count` of them, which `order` names from `begin` on, or those themselves.
+// The rows of a gradient that a launch takes: `count` of them, which `order` names from `begin` on, or those
+// themselves.
 struct RowsInOrder {
     const std::int32_t* order;
     Index begin;
@@ -105,9 +106,9 @@ CONTEXTEM_HD void stage_coefficients(const MomentsView<T>& gradient, const RowsI
         const int slot = i / n;
         const Index p = first_patch + slot;
         coefficients[j * adjoint_group + slot] =
-            p < rows.count ? gradient.data[rows.row(p) * gradient.row_stride +
-                                           table.mode[start + j] * gradient.mode_stride]
-                           : T(0);
+            p < rows.count
+                ? gradient.data[rows.row(p) * gradient.row_stride + table.mode[start + j] * gradient.mode_stride]
+                : T(0);
     }
 }
 
@@ -169,11 +170,11 @@ constexpr Index bin_columns = 32;
 // The image in bins, which are also the tiles of pixels that blocks own. Columns are sorted by the bin they stand in,
 // those outside by the nearest one.
 struct Bins {
-    Index rows;           // of the image
+    Index rows;  // of the image
     Index columns;
-    Index down;           // bins
+    Index down;  // bins
     Index across;
-    double row_reach;     // pixels beyond a position that its samples and their neighbours reach
+    double row_reach;  // pixels beyond a position that its samples and their neighbours reach
     double column_reach;
 
     Bins(Index image_rows, Index image_columns, const PatchGrid& grid)
@@ -239,8 +240,8 @@ struct InverseGrid {
 
 inline InverseGrid invert(const PatchGrid& grid) {
     const double determinant = grid.row_by_row * grid.column_by_column - grid.row_by_column * grid.column_by_row;
-    return {grid.column_by_column / determinant, -grid.row_by_column / determinant,
-            -grid.column_by_row / determinant, grid.row_by_row / determinant};
+    return {grid.column_by_column / determinant, -grid.row_by_column / determinant, -grid.column_by_row / determinant,
+            grid.row_by_row / determinant};
 }
 
 // With which share a tap reads a pixel; 0 if it does not.
@@ -315,8 +316,8 @@ struct Slope {
     double along_columns;
 };
 
-// Sample (k, l) of the gradient with respect to a patch times the slope of the image there: towards the next pixel, 0 on
-// the last row or column and outside.
+// Sample (k, l) of the gradient with respect to a patch times the slope of the image there: towards the next pixel, 0
+// on the last row or column and outside.
 template <class T>
 CONTEXTEM_HD Slope sample_slope(const ImageView<T>& image, const double* position, const PatchGrid& grid, Index k,
                                 Index l, T sample) {

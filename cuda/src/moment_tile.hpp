@@ -337,10 +337,17 @@ CONTEXTEM_HD void multiply_strip(const DeviceTableView<T>& table, const ModeGrou
     const T* weights = table.weights + group.weights + begin * row_pitch(group.width);
     const T* plane = panel + group.plane * Tile<T>::plane + lane * Tile<T>::per_lane;
     switch (group.width) {  // the same for the whole warp
-        case 6: multiply<6, together>(weights, plane, count, sums); break;
-        case 10: multiply<10, together>(weights, plane, count, sums); break;
-        case 15: multiply<15, together>(weights, plane, count, sums); break;
-        default: multiply<21, together>(weights, plane, count, sums);
+        case 6:
+            multiply<6, together>(weights, plane, count, sums);
+            break;
+        case 10:
+            multiply<10, together>(weights, plane, count, sums);
+            break;
+        case 15:
+            multiply<15, together>(weights, plane, count, sums);
+            break;
+        default:
+            multiply<21, together>(weights, plane, count, sums);
     }
 }
 

@@ -91,8 +91,8 @@ struct PackedTable {
         for (const GroupBlock& block : blocks) {
             widest = std::max(widest, block.n_groups);
         }
-        return {w, q, g, b, p, static_cast<int>(quads.size()) - 1, static_cast<int>(blocks.size()), widest,
-                n_modes, size, folded};
+        return {w,      q,       g,    b,     p, static_cast<int>(quads.size()) - 1, static_cast<int>(blocks.size()),
+                widest, n_modes, size, folded};
     }
 
 private:

@@ -50,14 +50,14 @@ struct Word<16> {
 template <class T, int width>
 struct Pixels {
     union {
-        typename Word<width * static_cast<int>(sizeof(T))>::type word;
+        typename Word<width* static_cast<int>(sizeof(T))>::type word;
         T pixel[width];
     };
 };
 
 template <class T, int width>
 __device__ Pixels<T, width> read_vector(const char* pattern, Index number) {
-    using Read = typename Word<width * static_cast<int>(sizeof(T))>::type;
+    using Read = typename Word<width* static_cast<int>(sizeof(T))>::type;
     Pixels<T, width> pixels;
     pixels.word = __ldg(reinterpret_cast<const Read*>(pattern) + number);
     return pixels;

@@ -105,8 +105,8 @@ std::vector<double> run_slopes(const MomentsView<T>& gradient, const ImageView<T
     for (Index p = 0; p < positions.count; ++p) {
         cuda::Slope lane[cuda::warp_lanes];
         for (int i = 0; i < cuda::warp_lanes; ++i) {
-            lane[i] = cuda::lane_slope(image, positions.data + 2 * p, grid,
-                                       patches.data() + p * grid.size * grid.size, i);
+            lane[i] =
+                cuda::lane_slope(image, positions.data + 2 * p, grid, patches.data() + p * grid.size * grid.size, i);
         }
         for (int distance = cuda::warp_lanes / 2; distance > 0; distance /= 2) {
             for (int i = 0; i < distance; ++i) {

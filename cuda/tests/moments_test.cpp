@@ -54,7 +54,8 @@ std::vector<T> emulate(const Stage& stage, const cuda::DeviceTableView<T>& table
                 }
                 for (int t = 0; t < block.n_groups * cuda::lanes && strip >= 0; ++t) {
                     const auto& group = table.groups[block.first_group + t / cuda::lanes];
-                    cuda::multiply_strip<1>(table, group, strip, t % cuda::lanes, here, sums[static_cast<std::size_t>(t)]);
+                    cuda::multiply_strip<1>(table, group, strip, t % cuda::lanes, here,
+                                            sums[static_cast<std::size_t>(t)]);
                 }
                 if (strip >= 0) {
                     std::fill(here, here + Tile::panel, unwritten);
@@ -99,7 +100,8 @@ void compare(const std::vector<T>& found, const std::vector<double>& expected, c
 
 enum class Spread { on_pixels, between_pixels, anywhere };
 
-// Positions whose patches of scale 1 lie on the pixels of an image or between them, or inside, at and beyond the border.
+// Positions whose patches of scale 1 lie on the pixels of an image or between them, or inside, at and beyond the
+// border.
 std::vector<double> positions_in(Index rows, Index columns, Index size, Index count, Spread spread) {
     std::vector<double> centres = numbers(static_cast<int>(2 * count), 2);
     const double half = 0.5 * static_cast<double>(size - 1);
@@ -142,10 +144,10 @@ void columns_and_patches(int n_max, Index size, Index count, bool with_parity = 
     for (const Spread spread : {Spread::on_pixels, Spread::between_pixels, Spread::anywhere}) {
         const std::vector<double> centres = positions_in(rows, columns, size, count, spread);
         const PositionsView positions = {centres.data(), count};
-        for (const PatchGrid grid : {PatchGrid{size, 1, 0, 0, 1, Interpolation::linear},
-                                     PatchGrid{size, 1, 0, 0, 1, Interpolation::nearest},
-                                     PatchGrid{size, 0.7, 0, 0, 0.7, Interpolation::linear},
-                                     PatchGrid{size, 0.8, 0.3, -0.3, 0.8, Interpolation::linear}}) {
+        for (const PatchGrid grid :
+             {PatchGrid{size, 1, 0, 0, 1, Interpolation::linear}, PatchGrid{size, 1, 0, 0, 1, Interpolation::nearest},
+              PatchGrid{size, 0.7, 0, 0, 0.7, Interpolation::linear},
+              PatchGrid{size, 0.8, 0.3, -0.3, 0.8, Interpolation::linear}}) {
             for (const Index step : {Index(1), Index(2)}) {  // pixels beside each other, and apart
                 const ImageView<T> image = {pixels.data(), rows, columns, 2 * columns, step};
                 column_moments(ImageView<double>{exact.data(), rows, columns, 2 * columns, step}, positions, grid,
@@ -237,9 +239,9 @@ void banks() {
             bank = true;
         }
     };
-    conflict_free([](int lane) { return lane % 4 * 4 * Tile::pitch + lane / 4; });   // VectorStage
-    conflict_free([](int lane) { return lane % 16 * Tile::pitch + lane / 16; });     // SampleStage
-    conflict_free([](int lane) { return lane / 2 * Tile::per_lane + lane % 2; });    // multiply: half a warp at a time
+    conflict_free([](int lane) { return lane % 4 * 4 * Tile::pitch + lane / 4; });  // VectorStage
+    conflict_free([](int lane) { return lane % 16 * Tile::pitch + lane / 16; });    // SampleStage
+    conflict_free([](int lane) { return lane / 2 * Tile::per_lane + lane % 2; });   // multiply: half a warp at a time
 }
 
 // Every group's width is one that the kernel has a loop for, and every mode has its place.

@@ -86,11 +86,11 @@ void define_adjoint(py::module_& module) {
     module.def("patch_moments_adjoint", &adjoint_to_patches, py::arg("gradient"), py::arg("table"),
                py::arg("n_threads"), "Patches (N, P, P): the gradient (N, J) times the weights.");
     module.def("column_moments_adjoint", &adjoint_to_image, py::arg("gradient"), py::arg("positions").noconvert(),
-               py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("rows"),
-               py::arg("columns"), py::arg("n_threads"), "Image (rows, columns): the adjoint of column_moments.");
+               py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("rows"), py::arg("columns"),
+               py::arg("n_threads"), "Image (rows, columns): the adjoint of column_moments.");
     module.def("column_moments_position_gradient", &gradient_of_positions, py::arg("gradient"), py::arg("image"),
-               py::arg("positions").noconvert(), py::arg("table"), py::arg("matrix").noconvert(),
-               py::arg("n_threads"), "Gradient (N, 2) with respect to positions, for linear interpolation.");
+               py::arg("positions").noconvert(), py::arg("table"), py::arg("matrix").noconvert(), py::arg("n_threads"),
+               "Gradient (N, 2) with respect to positions, for linear interpolation.");
 }
 
 }  // namespace contextem::bindings

@@ -84,8 +84,8 @@ ImageView<T> image_view(const py::array& image) {
             stride("image", image, 1)};
 }
 
-// The view of an image of `rows` rows, all of them where that is 0, of which the array holds those from `top` on. Nobody
-// may read the others.
+// The view of an image of `rows` rows, all of them where that is 0, of which the array holds those from `top` on.
+// Nobody may read the others.
 template <class T>
 ImageView<T> band_view(const py::array& band, Index top, Index rows) {
     ImageView<T> view = image_view<T>(band);
@@ -121,8 +121,12 @@ PatchesView<T> patches_view(const py::array& patches, Index size) {
     if (patches.shape(1) != size || patches.shape(2) != size) {
         throw py::value_error("patches: expected shape (N, P, P) with the table's P");
     }
-    return {static_cast<const T*>(patches.data()), patches.shape(0),           size,
-            stride("patches", patches, 0),         stride("patches", patches, 1), stride("patches", patches, 2)};
+    return {static_cast<const T*>(patches.data()),
+            patches.shape(0),
+            size,
+            stride("patches", patches, 0),
+            stride("patches", patches, 1),
+            stride("patches", patches, 2)};
 }
 
 template <class T>

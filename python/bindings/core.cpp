@@ -156,28 +156,27 @@ PYBIND11_MODULE(_core, module) {
                "Instruction set in use; ValueError where CONTEXTEM_SIMD names one this machine does not have.");
     module.def("simd_available", &contextem::simd_available, "Instruction sets this machine has, the narrowest first.");
 
-    module.def("thread_limit", [] { return contextem::thread_limit(); },
-               "Threads that n_threads = 0 stands for in kernels called from this thread; 0: all cores.");
-    module.def("set_thread_limit", [](int limit) { return std::exchange(contextem::thread_limit(), limit); },
-               py::arg("limit"), "Set it for this thread; return what it was.");
+    module.def(
+        "thread_limit", [] { return contextem::thread_limit(); },
+        "Threads that n_threads = 0 stands for in kernels called from this thread; 0: all cores.");
+    module.def(
+        "set_thread_limit", [](int limit) { return std::exchange(contextem::thread_limit(), limit); }, py::arg("limit"),
+        "Set it for this thread; return what it was.");
 
     module.def("zernike_indices", &indices, py::arg("n_max"), "Degrees and orders of all modes, (2, J).");
     module.def(
-        "projection_weights",
-        [](int n_max, int size) { return weights(&contextem::projection_weights, n_max, size); }, py::arg("n_max"),
-        py::arg("size"), "Weights (J, P * P) of the modes at the pixel centres.");
+        "projection_weights", [](int n_max, int size) { return weights(&contextem::projection_weights, n_max, size); },
+        py::arg("n_max"), py::arg("size"), "Weights (J, P * P) of the modes at the pixel centres.");
     module.def(
-        "integrated_weights",
-        [](int n_max, int size) { return weights(&contextem::integrated_weights, n_max, size); }, py::arg("n_max"),
-        py::arg("size"), "Weights (J, P * P) of the modes integrated over pixels.");
+        "integrated_weights", [](int n_max, int size) { return weights(&contextem::integrated_weights, n_max, size); },
+        py::arg("n_max"), py::arg("size"), "Weights (J, P * P) of the modes integrated over pixels.");
 
     module.def("multiply_adds", &do_multiply_adds, py::arg("count"), py::arg("dtype"),
                "For benchmarks: do so many multiply-adds, a multiple of 192, in registers; return their sum.");
     module.def("read_values", &read_float32, py::arg("values").noconvert(), py::arg("passes"),
                "For benchmarks: read the values, a multiple of 128, so many times; return their sum.");
     module.def("copy_values", &copy_float32, py::arg("source").noconvert(), py::arg("target").noconvert(),
-               py::arg("passes"),
-               "For benchmarks: copy the values, a multiple of 128, so many times.");
+               py::arg("passes"), "For benchmarks: copy the values, a multiple of 128, so many times.");
 
     Table::define(module, "MomentTable", "Weights (J, P * P) packed for the kernels, in one precision.");
 

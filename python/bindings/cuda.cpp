@@ -29,8 +29,7 @@ DeviceArray device_array(const char* name, const py::object& description, std::s
     DeviceArray array{py::cast<std::uintptr_t>(description.attr("pointer")),
                       py::cast<std::vector<Index>>(description.attr("shape")),
                       py::cast<std::vector<Index>>(description.attr("strides")),
-                      py::dtype::from_args(description.attr("dtype")),
-                      py::cast<int>(description.attr("device"))};
+                      py::dtype::from_args(description.attr("dtype")), py::cast<int>(description.attr("device"))};
     if (array.shape.size() != dimensions || array.strides.size() != dimensions) {
         throw py::value_error(std::string(name) + ": expected " + std::to_string(dimensions) + " dimensions");
     }
@@ -112,8 +111,12 @@ void moments_of_patches(const py::object& patches, const Table& table, const py:
         if (source.shape[1] != size || source.shape[2] != size || packed.device() != source.device) {
             throw py::value_error("patches: expected shape (N, P, P) with the table's P, on the table's device");
         }
-        const PatchesView<T> view = {reinterpret_cast<const T*>(source.pointer), source.shape[0],  size,
-                                     source.strides[0], source.strides[1], source.strides[2]};
+        const PatchesView<T> view = {reinterpret_cast<const T*>(source.pointer),
+                                     source.shape[0],
+                                     size,
+                                     source.strides[0],
+                                     source.strides[1],
+                                     source.strides[2]};
         const cuda::DeviceGuard guard(source.device);
         cuda::patch_moments(view, packed.view(), output<T>(result, {view.count, packed.view().n_modes}),
                             reinterpret_cast<void*>(stream));
@@ -267,8 +270,8 @@ using MaskArray = py::array_t<bool, py::array::c_style>;
 template <class T>
 PatternsView<T> patterns_view(const DeviceArray& array) {
     const Index columns = array.shape[2];
-    const bool adjacent = (columns == 1 || array.strides[2] == 1) &&
-                          (array.shape[1] == 1 || array.strides[1] == columns);
+    const bool adjacent =
+        (columns == 1 || array.strides[2] == 1) && (array.shape[1] == 1 || array.strides[1] == columns);
     if (array.shape[0] > 0 && !adjacent) {
         throw py::value_error("patterns: expected the pixels of each pattern one after the other; copy them first");
     }
@@ -309,8 +312,7 @@ private:
     std::unique_ptr<cuda::DeviceDetectors> lists_;
 };
 
-void add_patterns(const py::object& patterns, const py::object& parts, const py::object& total,
-                  std::uintptr_t stream) {
+void add_patterns(const py::object& patterns, const py::object& parts, const py::object& total, std::uintptr_t stream) {
     const DeviceArray source = device_array("patterns", patterns, 3, -1);
     const DeviceArray scratch = device_array("parts", parts, 3, source.device);
     const DeviceArray result = device_array("total", total, 2, source.device);
@@ -366,9 +368,9 @@ PYBIND11_MODULE(_cuda, module) {
                py::arg("stream"), "Patches (N, P, P), the gradient (N, J) times the weights, into out.");
     module.def("column_adjoint_scratch", &image_scratch, py::arg("count"), py::arg("rows"), py::arg("columns"),
                py::arg("size"), py::arg("dtype"), py::arg("device"), "Bytes of scratch of column_moments_adjoint.");
-    module.def("column_moments_adjoint", &adjoint_to_image, py::arg("gradient"), py::arg("positions"),
-               py::arg("table"), py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("scratch"), py::arg("out"),
-               py::arg("stream"), "Image (rows, columns), the adjoint of column_moments, into out.");
+    module.def("column_moments_adjoint", &adjoint_to_image, py::arg("gradient"), py::arg("positions"), py::arg("table"),
+               py::arg("matrix").noconvert(), py::arg("nearest"), py::arg("scratch"), py::arg("out"), py::arg("stream"),
+               "Image (rows, columns), the adjoint of column_moments, into out.");
     module.def("position_gradient_scratch", &slope_scratch, py::arg("count"), py::arg("size"), py::arg("dtype"),
                "Bytes of scratch of column_moments_position_gradient.");
     module.def("column_moments_position_gradient", &gradient_of_positions, py::arg("gradient"), py::arg("image"),
@@ -382,5 +384,6 @@ PYBIND11_MODULE(_cuda, module) {
              "Sums (S, D) of patterns (S, ky, kx) over the pixels of each detector into out.");
     module.attr("SCAN_PARTS") = contextem::cuda::scan_parts;
     module.def("sum_patterns", &add_patterns, py::arg("patterns"), py::arg("parts"), py::arg("total"),
-               py::arg("stream"), "Add all patterns (S, ky, kx) to total (ky, kx); parts (SCAN_PARTS, ky, kx) is scratch.");
+               py::arg("stream"),
+               "Add all patterns (S, ky, kx) to total (ky, kx); parts (SCAN_PARTS, ky, kx) is scratch.");
 }

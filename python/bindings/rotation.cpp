@@ -66,8 +66,8 @@ py::array rotate(const py::array& moments, const ModeArray& partner, const Doubl
     const Index n_modes = mode_count_of(moments);
     return with_real_type("moments", moments.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
-        const RotationPlan<T> plan = {modes("partner", partner, n_modes, n_modes),
-                                      factors<T>("along", along, n_modes), factors<T>("across", across, n_modes)};
+        const RotationPlan<T> plan = {modes("partner", partner, n_modes, n_modes), factors<T>("along", along, n_modes),
+                                      factors<T>("across", across, n_modes)};
         const MomentsView<T> view = moments_view<T>("moments", moments, n_modes);
         py::array_t<T> result({view.count, n_modes});
         T* out = result.mutable_data();

@@ -17,8 +17,8 @@ PatternsView<T> patterns_view(const py::array& patterns) {
     const Index rows = patterns.shape(1);
     const Index columns = patterns.shape(2);
     const auto item = static_cast<Index>(sizeof(T));
-    const bool adjacent = (columns == 1 || patterns.strides(2) == item) &&
-                          (rows == 1 || patterns.strides(1) == columns * item);
+    const bool adjacent =
+        (columns == 1 || patterns.strides(2) == item) && (rows == 1 || patterns.strides(1) == columns * item);
     if (patterns.size() > 0 && !adjacent) {
         throw py::value_error("patterns: expected the pixels of each pattern one after the other; copy it first");
     }
@@ -27,7 +27,8 @@ PatternsView<T> patterns_view(const py::array& patterns) {
 
 class Detectors {
 public:
-    explicit Detectors(const MaskArray& masks) : zones_(zones_of(masks)), rows_(masks.shape(1)), columns_(masks.shape(2)) {}
+    explicit Detectors(const MaskArray& masks)
+        : zones_(zones_of(masks)), rows_(masks.shape(1)), columns_(masks.shape(2)) {}
 
     py::array_t<double> sum(const py::array& patterns, int n_threads) const {
         return with_pixel_type("patterns", patterns.dtype(), [&](auto zero) {

@@ -43,28 +43,22 @@ struct AdjointTable {
 
 template <class T>
 void patch_moments_adjoint(const MomentsView<T>& gradient,  // (N, J)
-                           const AdjointTable<T>& table,
-                           int n_threads,
-                           T* patches);                     // (N, P, P)
+                           const AdjointTable<T>& table, int n_threads,
+                           T* patches);  // (N, P, P)
 
 template <class T>
 void column_moments_adjoint(const MomentsView<T>& gradient,  // (N, J)
                             const PositionsView& positions,  // (N, 2)
-                            const PatchGrid& grid,
-                            const AdjointTable<T>& table,
-                            Index rows,
-                            Index columns,
+                            const PatchGrid& grid, const AdjointTable<T>& table, Index rows, Index columns,
                             int n_threads,
-                            T* image);                       // (rows, columns)
+                            T* image);  // (rows, columns)
 
 // For linear interpolation, whatever the grid's.
 template <class T>
 void column_moments_position_gradient(const MomentsView<T>& gradient,  // (N, J)
                                       const ImageView<T>& image,       // (rows, columns)
                                       const PositionsView& positions,  // (N, 2)
-                                      const PatchGrid& grid,
-                                      const AdjointTable<T>& table,
-                                      int n_threads,
-                                      double* slopes);                 // (N, 2)
+                                      const PatchGrid& grid, const AdjointTable<T>& table, int n_threads,
+                                      double* slopes);  // (N, 2)
 
 }  // namespace contextem

@@ -12,12 +12,12 @@ constexpr Index n_around = 36;  // neighbours of a site within three steps
 
 // What the fits of a growth read: tables over a board of sites, by flat site number.
 struct SiteBoard {
-    const double* measured;        // (sites, 2) peak at the site, px; the predicted position where there is none
-    const double* weight;          // (sites) how much the peak counts, 0 to 1
-    const Index* around;           // (n_around) steps to the neighbours in flat numbers
-    const double* offsets;         // (n_around, 2) and in indices i, j
-    const double* near;            // (n_around) weight of a neighbour by its distance
-    double ridge;                  // against changes of the frame, in weights of a neighbour
+    const double* measured;  // (sites, 2) peak at the site, px; the predicted position where there is none
+    const double* weight;    // (sites) how much the peak counts, 0 to 1
+    const Index* around;     // (n_around) steps to the neighbours in flat numbers
+    const double* offsets;   // (n_around, 2) and in indices i, j
+    const double* near;      // (n_around) weight of a neighbour by its distance
+    double ridge;            // against changes of the frame, in weights of a neighbour
 };
 
 // Weight 0 to 1 of peaks by their strength (K) and by their distance from the site, nothing beyond `reach`, px.

@@ -44,8 +44,8 @@ struct MomentTable {
 
     Index n_modes;
     Index size;
-    bool folded;  // false when a mode has no parity: the kernels then read the whole patch
-    Index rows;   // of a plane: ceil(P / 2) folded, P otherwise
+    bool folded;                     // false when a mode has no parity: the kernels then read the whole patch
+    Index rows;                      // of a plane: ceil(P / 2) folded, P otherwise
     std::vector<Index> row_lengths;  // samples in each row of a plane, up to the last with a weight
     std::vector<TableBlock<T>> blocks;
 
@@ -55,24 +55,20 @@ struct MomentTable {
 
 template <class T>
 void patch_moments(const PatchesView<T>& patches,  // (N, P, P)
-                   const MomentTable<T>& table,
-                   int n_threads,
-                   T* moments);                    // (N, J)
+                   const MomentTable<T>& table, int n_threads,
+                   T* moments);  // (N, J)
 
 template <class T>
 void column_moments(const ImageView<T>& image,       // (rows, columns)
                     const PositionsView& positions,  // (N, 2)
-                    const PatchGrid& grid,
-                    const MomentTable<T>& table,
-                    int n_threads,
-                    T* moments);                     // (N, J)
+                    const PatchGrid& grid, const MomentTable<T>& table, int n_threads,
+                    T* moments);  // (N, J)
 
 // Moments at every pixel: those of the patch whose sample (k, l) is pixel (row + k, column + l) - (P - 1) / 2, rounded
 // down; pixels outside of the image count as 0.
 template <class T>
 void dense_moments(const ImageView<T>& image,  // (rows, columns)
-                   const MomentTable<T>& table,
-                   int n_threads,
-                   T* moments);                // (rows, columns, J)
+                   const MomentTable<T>& table, int n_threads,
+                   T* moments);  // (rows, columns, J)
 
 }  // namespace contextem

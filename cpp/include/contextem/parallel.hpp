@@ -19,8 +19,7 @@ inline int& thread_limit() {
 // Number of threads for `count` items: n_threads (0: thread_limit()), but no more than one per `grain` items.
 inline Index thread_count(Index count, Index grain, int n_threads) {
     const int wanted = n_threads > 0 ? n_threads : thread_limit();
-    const Index available =
-        wanted > 0 ? wanted : static_cast<Index>(std::max(1u, std::thread::hardware_concurrency()));
+    const Index available = wanted > 0 ? wanted : static_cast<Index>(std::max(1u, std::thread::hardware_concurrency()));
     return std::max<Index>(1, std::min(available, count / std::max<Index>(1, grain)));
 }
 

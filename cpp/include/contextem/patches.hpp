@@ -9,8 +9,7 @@ namespace contextem {
 template <class T>
 void extract_patches(const ImageView<T>& image,       // (rows, columns)
                      const PositionsView& positions,  // (N, 2)
-                     const PatchGrid& grid,
-                     int n_threads,
-                     T* patches);                     // (N, P, P)
+                     const PatchGrid& grid, int n_threads,
+                     T* patches);  // (N, P, P)
 
 }  // namespace contextem

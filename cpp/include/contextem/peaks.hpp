@@ -13,7 +13,7 @@ namespace contextem {
 template <class T>
 void peak_response(const ImageView<T>& image,  // (rows, columns)
                    double sigma, int n_threads,
-                   T* response);               // (rows, columns)
+                   T* response);  // (rows, columns)
 
 struct Maxima {
     std::vector<double> positions;  // (K, 2), row-major order of the pixels
@@ -40,6 +40,6 @@ void sample_image(const ImageView<T>& image, const PositionsView& positions, int
 // Each of n images blurred by a Gaussian of standard deviation `sigma` that ends at 4 sigma; 0 outside the images.
 void blur_boards(const double* boards,  // (n, rows, columns)
                  Index count, Index rows, Index columns, double sigma, int n_threads,
-                 double* blurred);      // (n, rows, columns)
+                 double* blurred);  // (n, rows, columns)
 
 }  // namespace contextem

@@ -32,7 +32,7 @@ struct ColumnModel {
 // Moves columns to where the superposition fits the image best; returns the common width of the Gaussians, px.
 // In each of the rounds the columns are taken band by band, and see the image of the band and half a window around it.
 template <class T>
-double refine_columns(const BandSource<T>& image,    // (rows, columns)
+double refine_columns(const BandSource<T>& image,  // (rows, columns)
                       Index rows,
                       Index tile,                    // rows of a band; the result does not depend on it
                       const PositionsView& start,    // (N, 2)
@@ -41,8 +41,8 @@ double refine_columns(const BandSource<T>& image,    // (rows, columns)
                       double spacing,                // between nearest columns, px
                       double furthest,               // px; a column that moves further than this keeps its start
                       int n_threads,
-                      double* positions,             // (N, 2)
-                      double* amplitudes,            // (N)
-                      double* deviations);           // (N) of the positions along either axis, by the residual, px
+                      double* positions,    // (N, 2)
+                      double* amplitudes,   // (N)
+                      double* deviations);  // (N) of the positions along either axis, by the residual, px
 
 }  // namespace contextem

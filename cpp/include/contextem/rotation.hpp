@@ -30,14 +30,12 @@ struct RotationPlan {
 
 template <class T>
 void rotation_invariants(const MomentsView<T>& moments,  // (N, J)
-                         const InvariantPlan& plan,
-                         int n_threads,
-                         T* invariants);                 // (N, J')
+                         const InvariantPlan& plan, int n_threads,
+                         T* invariants);  // (N, J')
 
 template <class T>
 void rotate_moments(const MomentsView<T>& moments,  // (N, J)
-                    const RotationPlan<T>& plan,
-                    int n_threads,
-                    T* rotated);                    // (N, J)
+                    const RotationPlan<T>& plan, int n_threads,
+                    T* rotated);  // (N, J)
 
 }  // namespace contextem

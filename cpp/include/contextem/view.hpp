@@ -10,7 +10,7 @@ using Index = std::int64_t;
 // An image I[row, column].
 template <class T>
 struct ImageView {
-    const T* data;     // (rows, columns)
+    const T* data;  // (rows, columns)
     Index rows;
     Index columns;
     Index row_stride;
@@ -20,7 +20,7 @@ struct ImageView {
 // Patches p[patch, row, column], all of one square size.
 template <class T>
 struct PatchesView {
-    const T* data;     // (count, size, size)
+    const T* data;  // (count, size, size)
     Index count;
     Index size;
     Index patch_stride;
@@ -31,7 +31,7 @@ struct PatchesView {
 // Moments a[row, mode], or a gradient with respect to them: one row per patch or column.
 template <class T>
 struct MomentsView {
-    const T* data;     // (count, modes)
+    const T* data;  // (count, modes)
     Index count;
     Index modes;
     Index row_stride;

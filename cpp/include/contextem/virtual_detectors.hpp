@@ -27,7 +27,7 @@ constexpr Index window_bytes = 64;
 // Diffraction patterns I[pattern, pixel], each of adjacent pixels.
 template <class T>
 struct PatternsView {
-    const T* data;         // (count, pixels)
+    const T* data;  // (count, pixels)
     Index count;
     Index pixels;          // of a pattern
     Index pattern_stride;  // in bytes
@@ -69,14 +69,13 @@ struct DetectorZones {
 
 template <class T>
 void virtual_detectors(const PatternsView<T>& patterns,  // (S, K)
-                       const DetectorZones& detectors,
-                       int n_threads,
-                       double* sums);                    // (S, D)
+                       const DetectorZones& detectors, int n_threads,
+                       double* sums);  // (S, D)
 
 // Adds to `total`.
 template <class T>
 void sum_patterns(const PatternsView<T>& patterns,  // (S, K)
                   int n_threads,
-                  double* total);                   // (K)
+                  double* total);  // (K)
 
 }  // namespace contextem

@@ -16,14 +16,14 @@ namespace contextem::cuda {
 // What the kernels read: a row of samples of the quadrant (or of the patch) per mode, modes grouped by plane.
 template <class T>
 struct AdjointTableView {
-    const T* weights;                // (n_modes, samples)
-    const std::int32_t* mode;        // (n_modes) column of the gradient
-    const std::int32_t* sample;      // (samples) row * rows + column, counted from the corner of the quadrant
-    Index first[n_parities + 1];     // modes of plane k: [first[k], first[k + 1])
+    const T* weights;             // (n_modes, samples)
+    const std::int32_t* mode;     // (n_modes) column of the gradient
+    const std::int32_t* sample;   // (samples) row * rows + column, counted from the corner of the quadrant
+    Index first[n_parities + 1];  // modes of plane k: [first[k], first[k + 1])
     Index samples;
     Index n_modes;
     Index size;
-    Index rows;                      // of the quadrant
+    Index rows;  // of the quadrant
     bool folded;
 };
 
@@ -48,7 +48,7 @@ private:
 template <class T>
 void patch_moments_adjoint(const MomentsView<T>& gradient,  // (N, J), device memory
                            const AdjointTableView<T>& table,
-                           T* patches,                      // (N, P, P), device memory
+                           T* patches,  // (N, P, P), device memory
                            void* stream);
 
 // Bytes of scratch that the next function wants for so many columns, at most 2^31 - 1 of them.
@@ -58,12 +58,9 @@ std::size_t column_adjoint_scratch(Index count, Index rows, Index columns, Index
 template <class T>
 void column_moments_adjoint(const MomentsView<T>& gradient,  // (N, J), device memory
                             const PositionsView& positions,  // (N, 2), device memory
-                            const PatchGrid& grid,
-                            const AdjointTableView<T>& table,
-                            Index rows,
-                            Index columns,
-                            void* scratch,                   // device memory, overwritten
-                            T* image,                        // (rows, columns), device memory
+                            const PatchGrid& grid, const AdjointTableView<T>& table, Index rows, Index columns,
+                            void* scratch,  // device memory, overwritten
+                            T* image,       // (rows, columns), device memory
                             void* stream);
 
 // Bytes of scratch that the next function wants.
@@ -75,10 +72,9 @@ template <class T>
 void column_moments_position_gradient(const MomentsView<T>& gradient,  // (N, J), device memory
                                       const ImageView<T>& image,       // (rows, columns), device memory
                                       const PositionsView& positions,  // (N, 2), device memory
-                                      const PatchGrid& grid,
-                                      const AdjointTableView<T>& table,
-                                      void* scratch,                   // device memory, overwritten
-                                      double* slopes,                  // (N, 2), device memory
+                                      const PatchGrid& grid, const AdjointTableView<T>& table,
+                                      void* scratch,   // device memory, overwritten
+                                      double* slopes,  // (N, 2), device memory
                                       void* stream);
 
 }  // namespace contextem::cuda

@@ -9,9 +9,9 @@
 
 namespace contextem::cuda {
 
-int device_count();         // 0 without a driver
-int runtime_version();      // of the runtime built in: 13000 for 13.0
-int driver_version();       // the newest runtime that the driver supports; 0 without one
+int device_count();               // 0 without a driver
+int runtime_version();            // of the runtime built in: 13000 for 13.0
+int driver_version();             // the newest runtime that the driver supports; 0 without one
 bool is_capturing(void* stream);  // into a graph, so that nothing can be allocated or waited for
 
 // Makes a device current for a scope.
@@ -61,7 +61,7 @@ struct ModePlace {
 template <class T>
 struct DeviceTableView {
     const T* weights;
-    const Quad* quads;         // (n_quads + 1); the last tells the number of samples
+    const Quad* quads;  // (n_quads + 1); the last tells the number of samples
     const ModeGroup* groups;
     const GroupBlock* blocks;  // (n_blocks)
     const ModePlace* places;   // (n_modes), of each block in the order of the modes

@@ -10,7 +10,7 @@ template <class T>
 void extract_patches(const ImageView<T>& image,       // (rows, columns), device memory
                      const PositionsView& positions,  // (N, 2), device memory
                      const PatchGrid& grid,
-                     T* patches,                      // (N, P, P), device memory
+                     T* patches,  // (N, P, P), device memory
                      void* stream);
 
 }  // namespace contextem::cuda

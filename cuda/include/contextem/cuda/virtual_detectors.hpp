@@ -54,7 +54,7 @@ private:
 template <class T>
 void virtual_detectors(const PatternsView<T>& patterns,  // (S, K), device memory
                        const DeviceDetectors& detectors,
-                       double* sums,                     // (S, D), device memory
+                       double* sums,  // (S, D), device memory
                        void* stream);
 
 constexpr Index scan_parts = 64;
