@@ -262,7 +262,7 @@ def test_the_device_is_that_of_the_array(cupy, extension, device):
     assert made_on == source.device == out.device == device
 
 
-def test_out_of_memory_is_one_sentence(cupy, extension, monkeypatch):
+def test_out_of_memory_is_one_sentence(cupy, extension):
     class OutOfMemoryError(RuntimeError):
         pass
 

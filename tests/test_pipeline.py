@@ -71,7 +71,7 @@ def test_own_columns_are_classified_alike_with_and_without_sublattice(simulated)
         np.testing.assert_array_equal(results[name].unknown, results["told"].unknown)
 
 
-def test_few_columns_in_view_are_unknown(simulated, result):
+def test_few_columns_in_view_are_unknown(result):
     assert result.familiarity.shape == result.unknown.shape == (len(result),)
     assert not result.unknown[~result.complete].any()
     assert result.unknown.mean() < 0.1
@@ -109,7 +109,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("host", "dopant", "energy", "detector", "seed"), CASES, ids=lambda v: str(v))
+@pytest.mark.parametrize(("host", "dopant", "energy", "detector", "seed"), CASES, ids=str)
 def test_the_right_context_fits(host, dopant, energy, detector, seed):
     """Warnings are errors here: none is given."""
     made = simulate_micrograph(

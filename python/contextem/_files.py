@@ -258,7 +258,7 @@ def find_files(inputs: Sequence[Path], suffixes: Sequence[str] = SUFFIXES) -> tu
                 doubled = entry.suffix.lower() == ".emi" and f"{entry.stem}_1.ser" in names
                 (files if readable and not doubled else skipped).append(entry)
         elif not given.exists() and glob.has_magic(str(given)):
-            matches = sorted(map(Path, glob.glob(str(given))))
+            matches = sorted(map(Path, glob.glob(str(given))))  # noqa: PTH207 - Path.glob takes no absolute pattern
             if not matches:
                 raise FileNotFoundError(f"path: no file matches {given}")
             files.extend(matches)

@@ -217,10 +217,10 @@ def _contexts(micrographs: Sequence[Micrograph], context: Context) -> list[Conte
     """Return the context of each micrograph: what `context` does not state is taken from it."""
     if not micrographs:
         raise ValueError("micrograph: expected at least one, got none")
-    if len(micrographs) > 1 and context.detector is not None:
-        if any(each.detector is not None for each in micrographs):
-            raise ValueError(
-                f"context: expected no detector beside micrographs that name theirs, got {context.detector.name}; "
-                "leave it out"
-            )
+    named = any(each.detector is not None for each in micrographs)
+    if len(micrographs) > 1 and named and context.detector is not None:
+        raise ValueError(
+            f"context: expected no detector beside micrographs that name theirs, got {context.detector.name}; "
+            "leave it out"
+        )
     return [context.with_recording(each) for each in micrographs]

@@ -240,7 +240,9 @@ def read_settings(path: Path, origin: str | None = None) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected YAML, got what is none ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict | None):
-        raise ValueError(f"{path}: expected lines such as `host: WSe2`, got {type(values).__name__}")
+        raise ValueError(  # noqa: TRY004 - of what a file says
+            f"{path}: expected lines such as `host: WSe2`, got {type(values).__name__}"
+        )
     try:
         return parse_settings(values or {}, origin or f"sidecar {path.name}")
     except (TypeError, ValueError) as error:

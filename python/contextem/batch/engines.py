@@ -142,7 +142,7 @@ def _outcome(future: Any, part: Part, work: Work) -> Outcome:
         return outcome
     except NoRoom:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever ended a worker is told in the summary
         return failed(part, work.options, error)
 
 

@@ -63,7 +63,7 @@ def superpose(
     offsets: NDArray[np.float64] | None = None,
     *,
     period: tuple[float, float] | None = None,
-    dtype: type[np.float32] | type[np.float64] = np.float64,
+    dtype: type[np.float32 | np.float64] = np.float64,
 ) -> NDArray[Any]:
     """Add up the responses of all columns.
 
