@@ -1,11 +1,17 @@
 """How the site is built: ``python -m sphinx -W -n python/docs build/site``.  Nothing is fetched.
 
-Pages are MyST Markdown; the reference comes from the docstrings.
+Pages are MyST Markdown; the reference comes from the docstrings, the figures from the examples of the package, the
+import rules from pyproject.toml.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import contextem
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "contextem"
 author = "the contextem developers"
@@ -16,20 +22,45 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.linkcode",
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
     "numpydoc",
     "sphinx_click",
     "sphinx_copybutton",
     "sphinx_design",
+    "docstrings",
+    "rendered_figures",
+    "rules",
+    "source_pages",
 ]
-exclude_patterns = ["_build", "Thumbs.db", ".DS_Store"]
-suppress_warnings = ["myst.header"]  # files that are included start with their own title
+exclude_patterns = ["_build", "extensions", "Thumbs.db", ".DS_Store"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "fieldlist", "substitution"]
 myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # files of the tree that are included begin with a title of their own
+
+# Types stand in the docstrings with their shapes and units.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+toc_object_entries = False
+numpydoc_show_class_members = False
+numpydoc_show_inherited_class_members = False
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Return where the source of a documented object is shown, seen from the pages of the reference."""
+    from source_pages import page_of
+
+    return page_of(info["module"], info["fullname"]) if domain == "py" else None
