@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from numpydoc.xref import DEFAULT_LINKS
+
 import contextem
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
@@ -44,15 +46,24 @@ suppress_warnings = ["myst.header"]  # files of the tree that are included begin
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-toc_object_entries = False
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_show_inherited_class_members = False
+DEFAULT_LINKS.clear()  # they lead to the pages of other projects, which are not asked for
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"  # but what stands in the aliases
+numpydoc_xref_aliases = {
+    name: f"contextem.{name}" for name in contextem.__all__ if isinstance(getattr(contextem, name), type)
+}
+
+smartquotes = False  # options keep their dashes, strings their quotes
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme = "furo"
 html_static_path = ["_static"]
+templates_path = ["_templates"]
 html_css_files = ["site.css"]
 html_copy_source = False
 pygments_style = "friendly"

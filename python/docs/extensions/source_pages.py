@@ -66,7 +66,7 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     for path in sorted(_shown):
         text = (ROOT / path).read_text(encoding="utf-8")
         body = highlight(text, LEXERS.get(Path(path).suffix, TextLexer)(), formatter)
-        yield f"sources/{path}", {"title": path, "body": f"<h1>{path}</h1>\n{body}"}, "page.html"
+        yield f"sources/{path}", {"title": path, "body": body}, "source.html"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
