@@ -34,7 +34,7 @@ NEGLIGIBLE = 1e-6
 """Fraction of the largest value of the spectrum below which higher spatial frequencies are left out."""
 
 TABLE = 1024
-"""Points of the table from which R(|k|) is interpolated."""
+"""Points of the table from which ``R(|k|)`` is interpolated."""
 
 
 @dataclass(frozen=True, eq=False)
