@@ -33,6 +33,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from contextem._bounds import read_text
 from contextem.context import Context
 from contextem.diffraction import ANGULAR_SAMPLING_RANGE, check_scan_shape
 from contextem.micrograph import LATTICE_CONSTANT_RANGE, SAMPLING_RANGE, Detector, check_energy, check_number
@@ -46,6 +47,7 @@ COMMAND_LINE = "command line"
 """Origin of what is given as options."""
 
 _SUFFIXES = (".yaml", ".yml")
+_LONGEST = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -235,9 +237,13 @@ def read_settings(path: Path, origin: str | None = None) -> Settings:
     """
     import yaml
 
+    text = read_text(path, _LONGEST)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # a few aliases of aliases stand for more text than there is memory
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("an alias such as *name, write out what it stands for")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-13-01
         raise ValueError(f"{path}: expected YAML, got what is none ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict | None):
         raise ValueError(f"{path}: expected lines such as `host: WSe2`, got {type(values).__name__}")
