@@ -36,7 +36,7 @@ from typing import Any, Literal
 from contextem._bounds import read_text
 from contextem.context import Context
 from contextem.diffraction import ANGULAR_SAMPLING_RANGE, check_scan_shape
-from contextem.micrograph import LATTICE_CONSTANT_RANGE, SAMPLING_RANGE, Detector, check_energy, check_number
+from contextem.micrograph import LATTICE_CONSTANT_RANGE, SAMPLING_RANGE, Detector, check_energy, check_number, in_figures
 
 __all__ = ["COMMAND_LINE", "FOLDER_SIDECAR", "KEYS", "Settings", "parse_settings", "read_settings", "settings_of"]
 
@@ -333,12 +333,12 @@ def _check_energy_kev(name: str, value: Any) -> float:
     if not _is_number(value):
         raise TypeError(f"{name}: expected a number in keV, got {value!r}")
     if value >= 1000:
-        raise ValueError(f"{name}: expected keV (80 for 80 keV), got {value:g}; that would be eV")
+        raise ValueError(f"{name}: expected keV (80 for 80 keV), got {in_figures(value)}; that would be eV")
     try:
         return check_energy(1e3 * value)
     except ValueError:
         raise ValueError(
-            f"{name}: expected the beam energy of a microscope in keV, 10 or more, got {value:g}"
+            f"{name}: expected the beam energy of a microscope in keV, 10 or more, got {in_figures(value)}"
         ) from None
 
 
