@@ -31,9 +31,10 @@ struct ResponseFilters {
 
 // Index of the pixel that a mirrored line of `count` shows at `place`: ... 1 0 | 0 1 ... count - 1 | count - 1 ...
 CONTEXTEM_HD Index mirrored(Index place, Index count) {
-    const Index period = 2 * count;
-    const Index within = ((place % period) + period) % period;
-    return within < count ? within : period - 1 - within;
+    while (place < 0 || place >= count) {  // once, but where the line is shorter than a filter
+        place = place < 0 ? -1 - place : 2 * count - 1 - place;
+    }
+    return place;
 }
 
 // Whether row[0] is above 0 and no lower than the eight pixels round it.
