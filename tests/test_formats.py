@@ -236,7 +236,7 @@ def test_zspy_folder_and_what_it_needs(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("rsciio.zspy")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(ReadError, match=r"^path: image.zspy .* the package zarr, .* \(pip install zarr\)"):
+    with pytest.raises(ReadError, match=r"^path: image.zspy .* the package zarr, .* pip install 'contextem\[batch\]'$"):
         read(tmp_path / "image.zspy")
 
 

@@ -261,7 +261,7 @@ def test_a_manifest_without_engine_is_of_responses(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--engine", "abtem", "--device", "gpu"), ["device", "CuPy"]),
+        (("--engine", "abtem", "--device", "gpu"), ["cupy", "contextem[cuda13]"]),
         (("--phonons", "4"), ["--phonons", "--engine abtem"]),
         (("--device", "cpu"), ["--device", "--engine abtem"]),
     ],

@@ -70,6 +70,7 @@ _FILE_NAME = "General.original_filename"
 _ENERGY_PATHS = ("microscope.voltage",)
 _TITLE_PATHS = ("ImageList.TagGroup0.ImageTags.DataBar.Signal Name",)
 _PROCESSED = ("DCFI", "Unrecognized_image_signal")  # titles of images of one detector that leave out which
+_EXTRAS = {"scikit-image": "batch", "zarr": "batch"}  # that bring packages of readers
 
 
 class ReadError(ValueError):
@@ -317,9 +318,11 @@ def reading(path: Path) -> Iterator[None]:
             detail = " ".join(str(error).split()) or type(error).__name__
             package = _missing_package(error, suffix)
             if package is not None:
+                lacking = f"path: {path.name} can only be read with the package {package}, which is not installed"
+                if package in _EXTRAS:
+                    raise ReadError(f"{lacking}, it comes with pip install 'contextem[{_EXTRAS[package]}]'") from error
                 raise ReadError(
-                    f"path: {path.name} can only be read with the package {package}, which is not installed, install "
-                    f"it (pip install {package}) or save the image in another way ({detail[:200]})"
+                    f"{lacking}, install it (pip install {package}) or save the image in another way ({detail[:200]})"
                 ) from error
             raise ReadError(
                 f"path: {path.name} cannot be read as {suffix}, it may be damaged, cut short or of "

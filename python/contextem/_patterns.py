@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem._extras import needs_extra
 from contextem._files import ReadError
 
 Job = tuple[int, ...]
@@ -332,8 +333,9 @@ class Partitions:
     def _tiles(
         self, piece: Any, depth: int, chosen: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[int, NDArray[Any]]]:
-        from libertem.common import Shape
-        from libertem.io.dataset.base import TilingScheme
+        with needs_extra("libertem"):
+            from libertem.common import Shape
+            from libertem.io.dataset.base import TilingScheme
 
         tile_shape = Shape((depth, *self.shape), sig_dims=2)
         scheme = TilingScheme.make_for_shape(tileshape=tile_shape, dataset_shape=self.data.shape)

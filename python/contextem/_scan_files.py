@@ -246,8 +246,9 @@ _SINGLE: Mapping[str, Callable[[Path], ScanRecording]] = {
 
 
 def _libertem(path: Path, scan_shape: tuple[int, int] | None) -> ScanRecording:
-    from libertem.api import Context
-    from libertem.io.dataset.base import BufferedBackend
+    with needs_extra("libertem"):
+        from libertem.api import Context
+        from libertem.io.dataset.base import BufferedBackend
 
     options: dict[str, Any] = {} if scan_shape is None else {"nav_shape": scan_shape}
     data = Context.make_with("inline").load("auto", path=str(path), io_backend=BufferedBackend(), **options)
@@ -287,7 +288,8 @@ def _opened_hdf5(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _opened_zarr(path: Path) -> Iterator[Any]:
-    import zarr
+    with needs_extra("batch"):
+        import zarr
 
     yield zarr.open(str(path), mode="r")
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from contextem._extras import needs_extra
 from contextem._processes import each_image
 from contextem.attention import ModelConfig
 from contextem.columns import CLASSES
@@ -70,21 +71,24 @@ class LabelledPatches:
 
 def fit_logistic(training: LabelledColumns, *, seed: int = 0) -> Fitted:
     """Fit a logistic regression on standardised features."""
-    from sklearn.linear_model import LogisticRegression
+    with needs_extra("baselines"):
+        from sklearn.linear_model import LogisticRegression
 
     return _fit(LogisticRegression(max_iter=300), training, seed)
 
 
 def fit_boosting(training: LabelledColumns, *, seed: int = 0) -> Fitted:
     """Fit gradient-boosted trees on histograms of the features."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    with needs_extra("baselines"):
+        from sklearn.ensemble import HistGradientBoostingClassifier
 
     return _fit(HistGradientBoostingClassifier(max_iter=200, early_stopping=False, random_state=seed), training, seed)
 
 
 def fit_perceptron(training: LabelledColumns, *, seed: int = 0) -> Fitted:
     """Fit a perceptron with two hidden layers on standardised features."""
-    from sklearn.neural_network import MLPClassifier
+    with needs_extra("baselines"):
+        from sklearn.neural_network import MLPClassifier
 
     batch_size = min(512, len(training), MOST_COLUMNS)
     estimator = MLPClassifier((128, 128), batch_size=batch_size, max_iter=20, tol=0.0, random_state=seed)
@@ -124,7 +128,8 @@ def _features(columns: LabelledColumns) -> NDArray[np.float32]:
 def _fit(estimator: Any, training: LabelledColumns, seed: int) -> Fitted:
     import warnings
 
-    from sklearn.exceptions import ConvergenceWarning
+    with needs_extra("baselines"):
+        from sklearn.exceptions import ConvergenceWarning
 
     features, labels = _features(training), training.labels
     chosen = _part(len(labels), seed)

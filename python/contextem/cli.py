@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem import __version__
+from contextem._extras import needs_extra
 from contextem._options import (
     Said,
     classifier_options,
@@ -716,7 +717,8 @@ def evaluate(
     from contextem.scores import score_predictions
 
     if baselines:
-        import sklearn  # noqa: F401  (says at once that it is missing)
+        with needs_extra("baselines"):
+            import sklearn  # noqa: F401  (says at once that it is missing)
     predictions = predict_test_images(
         model_folder,
         data,

@@ -100,7 +100,8 @@ class Dask:
 
     def run(self, parts: Sequence[Part], work: Work) -> Iterator[Outcome]:
         """Yield the outcome of every part as it comes to an end."""
-        from distributed import as_completed
+        with needs_extra("batch"):
+            from distributed import as_completed
 
         self.client.wait_for_workers(1)
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
@@ -235,7 +236,8 @@ def card_cluster(cards: Sequence[str], memory: int) -> Iterator[Dask]:
 
 def _kept_memory() -> Any:
     """Return a context in which workers start that keep memory for the next part."""
-    import dask
+    with needs_extra("batch"):
+        import dask
 
     before = "distributed.nanny.pre-spawn-environ."
     return dask.config.set({f"{before}{name}": value for name, value in _KEEP_MEMORY.items()})

@@ -73,7 +73,8 @@ def write_zarr(path: str | os.PathLike[str], tables: Sequence[Path], *, chunk: i
 
 def _batches(tables: Sequence[Path], rows: int) -> Iterator[Any]:
     """Yield the rows of all tables, at most some at a time, and see that they have the same columns."""
-    from pyarrow import parquet
+    with needs_extra("batch"):
+        from pyarrow import parquet
 
     schema = None
     for table in tables:
@@ -167,7 +168,8 @@ def _write_micrographs(group: Any, names: list[str], first_rows: list[int]) -> N
 def _array(
     group: Any, name: str, length: int, kind: Any, chunk: int, shard: int, *, attributes: dict[str, Any], dimension: str
 ) -> Any:
-    from zarr.codecs import ZstdCodec
+    with needs_extra("batch"):
+        from zarr.codecs import ZstdCodec
 
     return group.create_array(
         name,

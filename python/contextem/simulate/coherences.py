@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from contextem._extras import needs_extra
 from contextem._output import whole_file
 from contextem._processes import process_pool
 from contextem.probe import ORDER, Aberrations, blocks, pack, radial_modes
@@ -73,7 +74,8 @@ def build(
     -------
     ResponseLibrary
     """
-    import abtem
+    with needs_extra("simulate"):
+        import abtem
 
     names = [*ELEMENTS, *(pair_name(x, t) for x, distances in PAIR_DISTANCES.items() for t in distances)]
     # the most expensive first, so that no process is left with a long one at the end

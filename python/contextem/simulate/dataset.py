@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from contextem._extras import needs_extra
 from contextem._output import whole_file
 from contextem._processes import process_pool
 from contextem.columns import CLASSES, Columns
@@ -725,7 +726,8 @@ def generate(
     chosen = {key: asdict(value) if isinstance(value, Ranges) else value for key, value in options.items()}
     about: dict[str, Any] = {"preset": preset, "options": chosen, "classes": list(CLASSES), "engine": engine}
     if engine == "abtem":
-        import abtem
+        with needs_extra("simulate"):
+            import abtem
 
         from contextem.simulate.smatrix import array_module
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 from tqdm import tqdm
 
+from contextem._extras import needs_extra
 from contextem.micrograph import Detector, check_energy
 from contextem.probe import FOCUSED, Aberrations
 from contextem.responses import THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
@@ -84,11 +85,12 @@ def scan_probes(
     ValueError
         If the energy has no default semi-angle and none is given.
     """
-    import abtem
-    from abtem.antialias import AntialiasAperture
-    from abtem.core.energy import energy2wavelength
-    from abtem.multislice import FresnelPropagator
-    from abtem.potentials.iam import TransmissionFunction
+    with needs_extra("simulate"):
+        import abtem
+        from abtem.antialias import AntialiasAperture
+        from abtem.core.energy import energy2wavelength
+        from abtem.multislice import FresnelPropagator
+        from abtem.potentials.iam import TransmissionFunction
 
     beam = check_energy(energy)
     convergence = convergence_angle(beam, semiangle)

@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
+from contextem._extras import needs_extra
+
 FINEST = 0.0125
 """Largest spacing of the grid on which exp(i sigma V) is formed, Å.
 
@@ -93,8 +95,9 @@ def transmission_function(
     >>> bool(abs(t[80, 80] - t[0, 0]) > 0.5)
     True
     """
-    from abtem.core.energy import energy2sigma
-    from abtem.parametrizations import LobatoParametrization
+    with needs_extra("simulate"):
+        from abtem.core.energy import energy2sigma
+        from abtem.parametrizations import LobatoParametrization
 
     atoms = np.asarray(positions, dtype=np.float64).reshape(-1, 2)
     factors = [max(4, int(np.ceil(length / (n * FINEST)))) for n, length in zip(gpts, lengths, strict=True)]
@@ -133,7 +136,8 @@ class ColumnScan:
     """
 
     def __init__(self, energy: float, semiangle: float, edges: Sequence[float]) -> None:
-        from abtem.core.energy import energy2wavelength
+        with needs_extra("simulate"):
+            from abtem.core.energy import energy2wavelength
 
         self.energy, self.semiangle = energy, semiangle
         self.edges = np.asarray(edges, dtype=np.float64)
@@ -160,7 +164,8 @@ class ColumnScan:
 
     def probes(self, positions: NDArray[np.float64], defocus: float) -> NDArray[np.complex64]:
         """Return probes at `positions` (P, 2), Å from the middle of the box, each of total intensity 1: (P, n, n)."""
-        import abtem
+        with needs_extra("simulate"):
+            import abtem
 
         probe = abtem.Probe(
             energy=self.energy,

@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 from tqdm import tqdm
 
+from contextem._extras import needs_extra
 from contextem.micrograph import Detector, check_energy
 from contextem.responses import SEMIANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, collection_angles
 from contextem.simulate.scattering import fast_even_size, ring_shares, transmission_function
@@ -205,7 +206,8 @@ def scatter_beams(
     >>> bool(np.allclose(beams.gram[0], beams.gram[0].conj().T))
     True
     """
-    from abtem.core.energy import energy2wavelength
+    with needs_extra("simulate"):
+        from abtem.core.energy import energy2wavelength
 
     beam = check_energy(energy)
     convergence = convergence_angle(beam, semiangle)
@@ -313,18 +315,20 @@ def array_module(device: str) -> tuple[Any, Any]:
     ------
     ValueError
         If the device is not known or not there.
+    ModuleNotFoundError
+        If CuPy is not installed.
     """
     if device == "cpu":
         return np, fft
     if device != "gpu":
         raise ValueError(f"device: expected cpu or gpu, got {device!r}")
-    try:
+    with needs_extra("cuda13"):
         import cupy
 
+    try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        # CuPy's own errors cannot be named where it is missing
-        raise ValueError("device: gpu needs CuPy and an NVIDIA GPU, and one of them is missing here") from error
+        raise ValueError("device: gpu needs an NVIDIA GPU and its driver, and one of them is missing here") from error
     if count == 0:
         raise ValueError("device: gpu needs an NVIDIA GPU, and there is none here")
     return cupy, cupy.fft

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from contextem._extras import needs_extra
 from contextem.columns import CLASSES
 from contextem.context import HOSTS, Host, find_host
 
@@ -294,7 +295,8 @@ def supercell(
     >>> len(monolayer.labels), len(atoms) == 12 - int((monolayer.labels == SINGLE_VACANCY).sum())
     (8, True)
     """
-    from ase import Atoms
+    with needs_extra("simulate"):
+        from ase import Atoms
 
     known = host_of(host)
     a, t = known.lattice_constant, known.thickness

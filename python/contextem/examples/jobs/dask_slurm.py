@@ -9,7 +9,10 @@ What the cluster wants besides, such as a partition or an account, is best said 
 import subprocess
 import sys
 
-from dask_jobqueue.slurm import SLURMCluster
+from contextem._extras import needs_extra
+
+with needs_extra("jobqueue"):
+    from dask_jobqueue.slurm import SLURMCluster
 
 
 def main() -> int:
