@@ -12,6 +12,8 @@ FENCE = re.compile(r"^ *```(\w+)?[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL
 REASON = re.compile(r"(?:%|<!--) (not run|slow): (.+?)(?: -->)?\s*$")
 """What stands in the line before a block that is not run, or run with the slow tests only."""
 
+SERVER = re.compile(r"^(contextem label serve (?:.|\\\n)+)$", re.MULTILINE)
+
 
 class Block(NamedTuple):
     """A block of code: its language, its text, its line in the page, and why it isn't run or is run seldom."""
@@ -52,15 +54,14 @@ def run_shell(code: str, folder: Path) -> str:
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "MPLBACKEND": "Agg"}
     server, printed = None, ""
     try:
-        for line in re.sub(r"\\\n\s*", " ", code).splitlines():
-            if " serve " in line:
-                server = _serve(line, folder, environment)
+        for part in SERVER.split(code):
+            if SERVER.match(part):
+                server = _serve(part, folder, environment)
                 continue
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=environment, capture_output=True, text=True
-            )
+            command = ["bash", "-euo", "pipefail", "-c", part]
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
             printed += done.stdout
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            assert done.returncode == 0, f"{part}\n{done.stdout}{done.stderr}"
     finally:
         if server is not None:
             server.terminate()

@@ -17,7 +17,8 @@ from contextem.labels.actions import Vote
 from contextem.labels.votes import VoteStore
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md"]
+DOCS = ROOT / "python/docs"
+PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.md"))) if blocks(page)]
 INSTALL = re.compile(r"^python3 -m venv \.venv && \.venv/bin/python -m pip install -c constraints\.txt \S+ && \S+/")
 
 
@@ -43,7 +44,7 @@ def bring_campaign(folder):
 
 def bring_votes(folder):
     """Two experts, who vote as the model does."""
-    with open(folder / "results/field.columns.csv", newline="") as file:
+    with (folder / "results/field.columns.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     classified = cKDTree([(float(row["row"]), float(row["column"])) for row in rows])
     with VoteStore(folder / "labels.db") as store:
@@ -95,11 +96,11 @@ def run_blocks(page, folder, *, seldom):
     return done
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    assert run_blocks(page, tmp_path, seldom=False) >= 3
+    assert run_blocks(page, tmp_path, seldom=False) >= 1
 
 
 @pytest.mark.slow
