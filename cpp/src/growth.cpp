@@ -91,7 +91,8 @@ public:
         const Index first = middle_[0] * columns_ + middle_[1];
         for (std::size_t k = 0; k <= n_around; ++k) {
             const Index site = k < n_around ? first + around_[k] : first;
-            const double i = static_cast<double>(site / columns_ - middle_[0]);
+            const Index row = site / columns_;
+            const double i = static_cast<double>(row - middle_[0]);
             const double j = static_cast<double>(site % columns_ - middle_[1]);
             const double fitted[6] = {start[0] + i * basis[0] + j * basis[2],
                                       start[1] + i * basis[1] + j * basis[3],

@@ -27,7 +27,7 @@ std::vector<InstructionSet> available_sets() {
 
 InstructionSet choose() {
     const std::vector<InstructionSet> sets = available_sets();
-    const char* variable = std::getenv("CONTEXTEM_SIMD");
+    const char* variable = std::getenv("CONTEXTEM_SIMD");  // NOLINT(concurrency-mt-unsafe): once
     const std::string wanted = variable == nullptr ? "" : variable;
     if (wanted.empty()) {
         return sets.back();

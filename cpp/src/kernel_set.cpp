@@ -1,8 +1,7 @@
 // Collects the kernels of one instruction set.
 #include "instruction_set.hpp"
 
-namespace contextem {
-namespace CONTEXTEM_SET {
+namespace contextem::CONTEXTEM_SET {
 
 template <class T>
 MomentKernels<T> moment_kernels();
@@ -36,5 +35,4 @@ InstructionSet kernel_set() {
             roofline_kernels()};
 }
 
-}  // namespace CONTEXTEM_SET
-}  // namespace contextem
+}  // namespace contextem::CONTEXTEM_SET

@@ -22,8 +22,9 @@ std::vector<float> hann(Index size) {
 }
 
 void fill_factors(Index size, Index width, Index pad, AlignedVector<float>& cosines, AlignedVector<float>& sines) {
-    for (Index j = 0; j < size - size / 2; ++j) {
-        const double offset = static_cast<double>(size / 2 + j) - 0.5 * static_cast<double>(size - 1);
+    const Index half = size / 2;
+    for (Index j = 0; j < size - half; ++j) {
+        const double offset = static_cast<double>(half + j) - 0.5 * static_cast<double>(size - 1);
         for (Index u = 0; u < width; ++u) {
             const double phase = 2.0 * pi * static_cast<double>(u) * offset / static_cast<double>(pad);
             cosines.push_back(static_cast<float>(std::cos(phase)));

@@ -34,8 +34,8 @@ T multiply_adds(Index count) {
     const Vec<T> one = splat(T(1));  // sums tend to 2 and never become subnormal
     for (Index step = 0; step < count; step += chains * lanes<T>) {
 #pragma GCC unroll 12
-        for (int i = 0; i < chains; ++i) {
-            sums[i] = multiply_add(sums[i], half, one);
+        for (Vec<T>& sum : sums) {
+            sum = multiply_add(sum, half, one);
         }
     }
     return total<T>(sums);

@@ -30,7 +30,7 @@ namespace {
 
 template <class T>
 struct Register {
-    typedef T type __attribute__((vector_size(CONTEXTEM_VECTOR_BYTES)));
+    typedef T type __attribute__((vector_size(CONTEXTEM_VECTOR_BYTES)));  // NOLINT(modernize-use-using): of GCC
 };
 
 template <class T>
@@ -240,7 +240,7 @@ CONTEXTEM_INLINE Vec<T> take_blocks(Vec<T> a, Vec<T> b) {
 
 // Transposes the square of 16-byte blocks of vectors that lie `step` apart.
 template <class T>
-CONTEXTEM_INLINE void transpose_square_of_blocks(Vec<T>* v, int step) {
+CONTEXTEM_INLINE void transpose_square_of_blocks(Vec<T>* v, Index step) {
 #if CONTEXTEM_VECTOR_BYTES == 64
     const Vec<T> first_low = take_blocks<T, 0, 1, 4, 5>(v[0], v[step]);
     const Vec<T> first_high = take_blocks<T, 2, 3, 6, 7>(v[0], v[step]);

@@ -287,8 +287,7 @@ void detectors_of(const PatternsView<T>& patterns, const DetectorZones& detector
         for (std::size_t b = 0; b < bands.size(); ++b) {
             const T* fetched = b + 1 < bands.size() ? pattern : next;
             const std::int32_t* fetch = bands[b].fetches.data();
-            for (std::size_t z = 0; z < bands[b].zones.size(); ++z) {
-                const Zone& zone = bands[b].zones[z];
+            for (const Zone& zone : bands[b].zones) {
                 const Total<T> sum = sum_windows(pattern, zone.windows,
                                                  [&fetch, fetched] { __builtin_prefetch(fetched + *fetch++, 0, 3); });
                 for (std::uint32_t left = zone.detectors; left != 0; left &= left - 1) {

@@ -211,15 +211,18 @@ std::vector<double> integrated_weights(int n_max, int size) {
     std::vector<double> sums(position(modes));
     const ZernikeIndices indices = zernike_indices(n_max);
     DiskIntegrator integrator(n_max);
+    const auto edge = [size](Index sample) {
+        return static_cast<double>(2 * sample - size) / static_cast<double>(size);
+    };
     for (Index row = size / 2; row < size; ++row) {
         for (Index column = row; column < size; ++column) {
             // the middle row and column of an odd patch straddle an axis: integrate one half, parity gives the other
             const bool middle_row = 2 * row == size - 1;
             const bool middle_column = 2 * column == size - 1;
-            const double y0 = middle_row ? 0.0 : (2.0 * row - size) / size;
-            const double x0 = middle_column ? 0.0 : (2.0 * column - size) / size;
+            const double y0 = middle_row ? 0.0 : edge(row);
+            const double x0 = middle_column ? 0.0 : edge(column);
             std::fill(sums.begin(), sums.end(), 0.0);
-            integrator.add(x0, (2.0 * (column + 1) - size) / size, y0, (2.0 * (row + 1) - size) / size, sums.data());
+            integrator.add(x0, edge(column + 1), y0, edge(row + 1), sums.data());
             for (Index j = 0; j < modes; ++j) {
                 const Parity parity = parity_of(indices.m[position(j)]);
                 double integral = sums[position(j)];

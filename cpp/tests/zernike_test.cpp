@@ -48,7 +48,7 @@ int main() {
     for (int i = 0; i < 32; ++i) {
         for (int j = 0; j < 32; ++j) {
             const double pixel = std::sin(0.3 * i) + std::cos(0.2 * j) + 0.01 * i * j;
-            moment += weights[static_cast<std::size_t>(i * 32 + j)] * pixel;
+            moment += weights[static_cast<std::size_t>(i) * 32 + static_cast<std::size_t>(j)] * pixel;
         }
     }
     CHECK_NEAR(moment, 2.1343219405, 1e-9);

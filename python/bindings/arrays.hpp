@@ -149,6 +149,7 @@ py::array_t<T> aligned_array(const std::vector<Index>& shape) {
     constexpr std::uintptr_t line = 64;
     py::array_t<T> block(count + static_cast<Index>(line / sizeof(T)));
     T* data = block.mutable_data();
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): bytes become values
     data += (line - reinterpret_cast<std::uintptr_t>(data) % line) % line / sizeof(T);
     return py::array_t<T>(shape, data, block);
 }

@@ -1,5 +1,7 @@
 #include "contextem/rotation.hpp"
 
+#include <algorithm>
+
 #include "arrays.hpp"
 #include "core.hpp"
 
@@ -32,10 +34,9 @@ std::vector<T> factors(const char* name, const DoubleArray& array, Index count) 
     if (array.shape(0) != count) {
         throw py::value_error(std::string(name) + ": expected one factor per mode");
     }
-    std::vector<T> values;
-    for (Index j = 0; j < count; ++j) {
-        values.push_back(static_cast<T>(array.data()[j]));
-    }
+    std::vector<T> values(static_cast<std::size_t>(count));
+    std::transform(array.data(), array.data() + count, values.begin(),
+                   [](double each) { return static_cast<T>(each); });
     return values;
 }
 

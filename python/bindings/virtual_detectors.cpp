@@ -55,7 +55,7 @@ private:
         if (masks.shape(0) > max_detectors || pixels > std::numeric_limits<std::int32_t>::max()) {
             throw py::value_error("masks: expected at most 32 detectors and fewer than 2^31 pixels");
         }
-        return DetectorZones(masks.data(), masks.shape(0), pixels);
+        return {masks.data(), masks.shape(0), pixels};
     }
 
     DetectorZones zones_;

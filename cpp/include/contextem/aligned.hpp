@@ -15,7 +15,7 @@ struct CacheLineAllocator {
 
     CacheLineAllocator() = default;
     template <class U>
-    CacheLineAllocator(const CacheLineAllocator<U>&) noexcept {}
+    CacheLineAllocator(const CacheLineAllocator<U>&) noexcept {}  // NOLINT(misc-explicit-constructor): a conversion
 
     T* allocate(std::size_t count) {
         return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(cache_line)));

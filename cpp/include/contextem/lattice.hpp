@@ -22,7 +22,7 @@ struct SpectrumTables {
     AlignedVector<float> row_sin;
     std::vector<float> blur;  // (radius + 1) half of the Gaussian
 
-    SpectrumTables(Index tile_rows, Index tile_columns, Index pad, Index bins, double blur_sigma);
+    SpectrumTables(Index tile_rows, Index tile_columns, Index pad, Index kept, double blur_sigma);
     Index work_size() const;
 };
 

@@ -50,7 +50,7 @@ void parallel_for(Index count, Index grain, int n_threads, const Work& work) {
         for (; started < threads; ++started) {
             pool.emplace_back(run, started);
         }
-    } catch (...) {
+    } catch (...) {  // NOLINT(bugprone-empty-catch)
         // no more threads to be had: the remaining ranges run here
     }
     run(0);

@@ -60,7 +60,8 @@ struct PatternBand {
 };
 
 struct DetectorZones {
-    DetectorZones(const bool* masks /* (count, pixels) */, Index count, Index pixels);  // at most 32, below 2^31
+    // masks (n_detectors, n_pixels): at most 32, below 2^31
+    DetectorZones(const bool* masks, Index n_detectors, Index n_pixels);
 
     Index count;
     Index pixels;
