@@ -32,6 +32,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "docstrings",
+    "ranges",
     "rendered_figures",
     "rules",
     "source_pages",

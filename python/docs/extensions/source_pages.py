@@ -1,6 +1,8 @@
 """Files of the tree as pages of the site, so that a formula can point to the code that computes it.
 
-``{source}`cpp/include/contextem/moments.hpp``` links to the page of a file; a file that is not there is an error.
+``{source}`cpp/include/contextem/moments.hpp``` links to the page of a file; ``{implemented} moments.py moments.hpp
+test_moments.py`` makes a line of such links, of names that are looked for in `FOLDERS`.  A file that is not there is
+an error.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import CppLexer, PythonLexer, TextLexer
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
-from sphinx.util.docutils import ReferenceRole
+from sphinx.util.docutils import ReferenceRole, SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[3]
 LEXERS = {".py": PythonLexer, ".cpp": CppLexer, ".hpp": CppLexer, ".cu": CppLexer, ".cuh": CppLexer}
+
+FOLDERS = ("python/contextem", "cpp/include/contextem", "cpp/src", "cuda/src", "tests", "")
 
 _shown: set[str] = set()
 
@@ -32,12 +37,35 @@ class SourceRole(ReferenceRole):
         if not (ROOT / self.target).is_file():
             message = self.inliner.reporter.error(f"source: no file {self.target} in the tree", line=self.lineno)
             return [], [message]
-        _shown.add(self.target)
-        text = self.title if self.has_explicit_title else self.target
-        up = "../" * self.env.docname.count("/")
-        link = nodes.reference("", "", internal=True, refuri=f"{up}sources/{self.target}.html")
-        link += nodes.literal(text, text)
-        return [link], []
+        return [_link(self.env, self.target, self.title if self.has_explicit_title else self.target)], []
+
+
+class Implemented(SphinxDirective):
+    """A line of links to the files that implement and test what stands above it."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return the line."""
+        line = nodes.paragraph(classes=["implemented"])
+        for name in self.arguments[0].split():
+            path = next(
+                (f"{folder}/{name}".lstrip("/") for folder in FOLDERS if (ROOT / folder / name).is_file()), None
+            )
+            if path is None:
+                raise self.error(f"implemented: no file {name} in the tree")
+            line += [nodes.Text(" · ")] if line.children else []
+            line += _link(self.env, path, name)
+        return [line]
+
+
+def _link(env: BuildEnvironment, path: str, text: str) -> nodes.reference:
+    _shown.add(path)
+    up = "../" * env.docname.count("/")
+    link = nodes.reference("", "", internal=True, refuri=f"{up}sources/{path}.html")
+    link += nodes.literal(text, text)
+    return link
 
 
 def page_of(module: str, name: str) -> str | None:
@@ -72,5 +100,6 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the role and the pages."""
     app.add_role("source", SourceRole())
+    app.add_directive("implemented", Implemented)
     app.connect("html-collect-pages", pages)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
