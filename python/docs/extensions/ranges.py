@@ -29,7 +29,7 @@ class RangesTable(SphinxDirective):
 
 
 def _in_words(bounds: tuple[float, float]) -> str:
-    low, high = (f"{value:.4g}" for value in bounds)
+    low, high = (f"{round(value, 3):g}" for value in bounds)
     return low if low == high else f"{low} to {high}"
 
 
