@@ -8,11 +8,11 @@ an error.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from jinja2 import Template
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import CppLexer, PythonLexer, TextLexer
@@ -88,18 +88,24 @@ def page_of(module: str, name: str) -> str | None:
     return f"../sources/{path}.html#line-{definition[1]}"
 
 
-def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yield the page of every file that something points to."""
-    formatter = HtmlFormatter(linenos="inline", lineanchors="line", anchorlinenos=True, cssclass="highlight source")
+def write_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Write the page of every file that something points to; it has no navigation, which takes longer than the rest."""
+    if exception is not None or app.builder.format != "html":
+        return
+    formatter = HtmlFormatter(linenos="inline", lineanchors="line", anchorlinenos=True)
+    template = Template((Path(app.srcdir) / "_templates/source.html").read_text(encoding="utf-8"))
     for path in sorted(_shown):
-        text = (ROOT / path).read_text(encoding="utf-8")
-        body = highlight(text, LEXERS.get(Path(path).suffix, TextLexer)(), formatter)
-        yield f"sources/{path}", {"title": path, "body": body}, "source.html"
+        lexer = LEXERS.get(Path(path).suffix, TextLexer)()
+        body = highlight((ROOT / path).read_text(encoding="utf-8"), lexer, formatter)
+        page = Path(app.outdir) / f"sources/{path}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        up = "../" * (path.count("/") + 1)
+        page.write_text(template.render(path=path, body=body, up=up, title=app.config.html_title), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Add the role and the pages."""
+    """Add the role, the directive and the pages."""
     app.add_role("source", SourceRole())
     app.add_directive("implemented", Implemented)
-    app.connect("html-collect-pages", pages)
+    app.connect("build-finished", write_pages)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
