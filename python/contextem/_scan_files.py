@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from contextem._bounds import check_zarr
 from contextem._extras import needs_extra
 from contextem._files import ReadError, check_there, credible_energy, credible_sampling, look_up, plain, reading
 from contextem._patterns import Chunks, Partitions, Patterns, Records
@@ -289,6 +290,7 @@ def _opened_hdf5(path: Path) -> Iterator[Any]:
 def _opened_zarr(path: Path) -> Iterator[Any]:
     import zarr
 
+    check_zarr(path)
     yield zarr.open(str(path), mode="r")
 
 
