@@ -376,8 +376,8 @@ def _check_claims(path: Path, suffix: str) -> None:
     elif suffix in (".tif", ".tiff") and not _is_large(path):
         import tifffile
 
-        with tifffile.TiffFile(path) as file:
-            check_fits(f"{path.name}:", sum(series.nbytes for series in file.series))
+        with path.open("rb") as file:
+            check_fits(f"{path.name}:", sum(series.nbytes for series in tifffile.TiffFile(file).series))
 
 
 def _is_large(path: Path) -> bool:
