@@ -131,6 +131,8 @@ def _choose(found: Mapping[str, ScanRecording], signal: int | str | None, path: 
     recording = found[chosen]
     if recording.patterns.dtype.kind not in "iuf":
         raise ReadError(f"path: {path.name} holds patterns of {recording.patterns.dtype}, expected real numbers")
+    if min(recording.patterns.count, *recording.patterns.shape, recording.patterns.dtype.itemsize) < 1:
+        raise ReadError(f"path: {path.name} holds patterns of {recording.patterns.shape} px, expected some pixels")
     if isinstance(recording.patterns, Records):
         recording.patterns.check_complete()
     return recording
@@ -345,6 +347,8 @@ def _array(
     else:
         chunks = getattr(array, "chunks", None) or (1,) * len(shape)
         chunks = chunks[::-1] if backwards else chunks
+        if min(chunks) < 1:
+            raise ReadError(f"path: {path.name} holds {name or 'an array'} in chunks of {chunks}, expected some pixels")
         patterns = Chunks(
             path,
             partial(_opened_array, opened, path, name),

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ ORDERS = ("random", "uncertain")
 SAME_COLUMN = 0.8
 """Distance up to which columns that several experts add are taken for one, Å."""
 
+_ODD = (sqlite3.IntegrityError, zlib.error)
 _AROUND = tuple(itertools.product((-1, 0, 1), repeat=2))
 
 _REQUEST = "SELECT content_sha256, answer FROM request WHERE expert = ? AND client = ? AND sequence = ?"
@@ -598,7 +600,7 @@ class VoteStore:
             raise Refused(f"expert: expected somebody who votes, got {expert.name}, the chair, who decides")
         info = self.image(image)
         content = _sha256(repr((image, [(type(item).__name__, *item) for item in items])))
-        with self._database.transaction() as connection:
+        with self._damage("actions"), self._database.transaction() as connection:
             same = (expert.id, client, sequence)
             known = connection.execute(_REQUEST, same).fetchone()
             if known is not None:
@@ -874,7 +876,9 @@ class VoteStore:
         """Say in one sentence what of a store is not as it was written: it may come from elsewhere."""
         try:
             yield
-        except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError, zlib.error) as error:
+        except (Missing, Refused):
+            raise
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, *_ODD) as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{self.path}: expected a store of votes, its {what} cannot be used ({detail})") from error
 
