@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <stdexcept>
 
 #include "contextem/parallel.hpp"
 #include "instruction_set.hpp"
@@ -235,6 +236,11 @@ private:
             const double right = (corner % 2 ? static_cast<double>(width) : 0.0) - start[1];
             far[0] = std::max(far[0], std::abs((down * basis[3] - right * basis[2]) / cell));
             far[1] = std::max(far[1], std::abs((right * basis[0] - down * basis[1]) / cell));
+        }
+        // a start far outside, or cells of less than a pixel, would take a board that no memory holds
+        const double pixels = static_cast<double>(height) * static_cast<double>(width);
+        if (!(far[0] * far[1] <= 16.0 * pixels + 1e6 && far[0] + far[1] <= 1e6 + 16.0 * pixels)) {
+            throw std::invalid_argument("seed, basis: expected a point in the image and sites at least a pixel apart");
         }
         return {static_cast<Index>(std::ceil(1.2 * far[0])) + 6, static_cast<Index>(std::ceil(1.2 * far[1])) + 6};
     }

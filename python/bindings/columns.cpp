@@ -1,6 +1,7 @@
 // Column finding: peaks, nearest points, local lattices, growth and refinement.
 #include "core.hpp"
 
+#include <cmath>
 #include <limits>
 
 #include "arrays.hpp"
@@ -99,7 +100,15 @@ struct Points {
     DoubleArray positions;
     PointGrid grid;
 
-    explicit Points(DoubleArray given) : positions(std::move(given)), grid(positions_view(positions)) {}
+    explicit Points(DoubleArray given) : positions(std::move(given)), grid(of_pixels(positions_view(positions))) {}
+
+    // Their cells are counted in whole numbers.
+    static PositionsView of_pixels(const PositionsView& view) {
+        for (Index i = 0; i < 2 * view.count; ++i) {
+            expect(std::abs(view.data[i]) <= 1e9, "positions: expected finite ones, of at most 1e9 px");
+        }
+        return view;
+    }
 
     py::tuple within(const DoubleArray& sites, double reach, int n_threads) const {
         expect(positive(reach), "reach: expected a positive distance");
@@ -169,7 +178,8 @@ struct Points {
         expect(seed >= 0 && seed < grid.count(), "seed: expected the number of a point");
         expect(basis.ndim() == 2 && basis.shape(0) == 2 && basis.shape(1) == 2, "basis: expected shape (2, 2)");
         expect(basis.at(0, 0) * basis.at(1, 1) != basis.at(0, 1) * basis.at(1, 0), "basis: expected two directions");
-        expect(height >= 1 && width >= 1, "height, width: expected at least one pixel");
+        expect(height >= 1 && width >= 1 && height <= Index(1) << 31 && width <= Index(1) << 31,
+               "height, width: expected at least one pixel, at most 2^31 a side");
         const PeakWeights peaks = weights(strength, reach);
         const double* start = positions.data() + 2 * seed;
         const double* vectors = basis.data();

@@ -78,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def open_npz(file: Path | IO[bytes]) -> Iterator[Mapping[str, Any]]:
+def open_npz(file: str | os.PathLike[str] | IO[bytes]) -> Iterator[Mapping[str, Any]]:
     """Open an NPZ archive whose arrays fit into memory; no object is ever unpickled.
 
     An archive tells how long its members are, and none is unpacked beyond what it tells.
@@ -89,10 +89,51 @@ def open_npz(file: Path | IO[bytes]) -> Iterator[Mapping[str, Any]]:
     except zipfile.BadZipFile as error:
         raise ValueError(f"{file}: expected an NPZ archive, got something else ({error})") from error
     check_fits(f"{file}:", claimed)
-    if not isinstance(file, Path):
+    if not isinstance(file, str | os.PathLike):
         file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         yield arrays
+
+
+def check_hdf5(group: Any, name: str) -> None:
+    """Raise ValueError if the arrays below a group of HDF5 do not fit into memory, or lie in another file.
+
+    The fill value of an array takes no room in a file, and what lies in another file is nothing that was given away.
+    """
+    import h5py
+
+    claimed = 0
+
+    def look(_: str, item: Any) -> None:
+        nonlocal claimed
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise ValueError(f"{name}: expected its own data, got {item.name} that lies in another file")
+            claimed += (item.size or 0) * item.dtype.itemsize
+        elif isinstance(item, h5py.Group):
+            for key in item:
+                if isinstance(item.get(key, getlink=True), h5py.ExternalLink):
+                    raise ValueError(f"{name}: expected its own data, got {key} that lies in another file")
+
+    look("", group)
+    group.visititems(look)
+    check_fits(f"{name}:", claimed)
+
+
+def check_zarr(folder: Path) -> None:
+    """Raise ValueError if what describes the arrays in a folder of Zarr names the codec that runs what it reads."""
+    for path in sorted(folder.rglob("*")):
+        if path.name in ("zarr.json", ".zarray", ".zmetadata") and _unpickles(read_json(path)):
+            raise ValueError(f"{path}: expected numbers and text, got pickled objects, which are code")
+
+
+def _unpickles(tree: Any) -> bool:
+    if isinstance(tree, list):
+        return any(map(_unpickles, tree))
+    if not isinstance(tree, dict):
+        return False
+    codec = tree.get("id", tree.get("name"))
+    return (isinstance(codec, str) and codec.endswith("pickle")) or any(map(_unpickles, tree.values()))
 
 
 def _process_limits() -> Iterator[int]:

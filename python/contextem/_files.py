@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contextem._bounds import check_fits, check_hdf5, check_zarr
+
 _READERS = {
     ".dm3": "rsciio.digitalmicrograph",
     ".dm4": "rsciio.digitalmicrograph",
@@ -278,7 +280,10 @@ def _read(path: Path, signal: int | str | None, *, lazy: bool = False) -> Record
     check_there(path, SUFFIXES, _REFUSED)
     with reading(path):
         recording = _choose(_load_all(path, lazy), signal, path)
-        return recording if lazy else replace(recording, data=np.asarray(recording.data))
+        if lazy:
+            return recording
+        check_fits(f"{path.name}:", recording.data.nbytes)
+        return replace(recording, data=np.asarray(recording.data))
 
 
 def check_there(
@@ -344,11 +349,13 @@ def _missing_package(error: Exception, suffix: str) -> str | None:
 def _load_all(path: Path, lazy: bool) -> list[Recording]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        data = np.asarray(_mapped_npy(path) if lazy or _is_large(path) else np.load(path, allow_pickle=False))
+        data = _mapped_npy(path)  # which it is only if it is as long as it says
+        data = np.asarray(data if lazy or _is_large(path) else np.array(data))
         return [Recording(data, framed=not _may_be_colour(data))]
     if suffix == ".png":
         return [_load_png(path)]
     reader = importlib.import_module(_READERS[suffix]).file_reader
+    _check_claims(path, suffix)
     # The reader of tif files never closes one that is read lazily.
     options = {"lazy": lazy and suffix not in (".tif", ".tiff")} | (_emd_options(path) if suffix == ".emd" else {})
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
@@ -358,6 +365,26 @@ def _load_all(path: Path, lazy: bool) -> list[Recording]:
     if not recordings and suffix == ".emi":
         raise ReadError(f"path: {path.name} describes images that lie in {path.stem}_1.ser, ..., and none is there")
     return recordings
+
+
+def _check_claims(path: Path, suffix: str) -> None:
+    """Raise ValueError if a reader would take more memory than there is, or run what it reads.
+
+    What is not compressed is as long as its file.  Of the files of py4DSTEM a reader takes no more than is asked for.
+    """
+    if suffix == ".zspy":
+        check_zarr(path)
+    elif suffix in (".emd", ".hspy"):
+        import h5py
+
+        with h5py.File(path) as file:
+            if suffix == ".hspy" or "Version" in file:
+                check_hdf5(file["Data/Image"] if "Data/Image" in file else file, path.name)
+    elif suffix in (".tif", ".tiff") and not _is_large(path):
+        import tifffile
+
+        with path.open("rb") as file:
+            check_fits(f"{path.name}:", sum(series.nbytes for series in tifffile.TiffFile(file).series))
 
 
 def _is_large(path: Path) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from contextem._bounds import check_zarr
 from contextem._extras import needs_extra
 from contextem._files import ReadError, check_there, credible_energy, credible_sampling, look_up, plain, reading
 from contextem._patterns import Chunks, Partitions, Patterns, Records
@@ -130,6 +131,8 @@ def _choose(found: Mapping[str, ScanRecording], signal: int | str | None, path: 
     recording = found[chosen]
     if recording.patterns.dtype.kind not in "iuf":
         raise ReadError(f"path: {path.name} holds patterns of {recording.patterns.dtype}, expected real numbers")
+    if min(recording.patterns.count, *recording.patterns.shape, recording.patterns.dtype.itemsize) < 1:
+        raise ReadError(f"path: {path.name} holds patterns of {recording.patterns.shape} px, expected some pixels")
     if isinstance(recording.patterns, Records):
         recording.patterns.check_complete()
     return recording
@@ -291,6 +294,7 @@ def _opened_zarr(path: Path) -> Iterator[Any]:
     with needs_extra("batch"):
         import zarr
 
+    check_zarr(path)
     yield zarr.open(str(path), mode="r")
 
 
@@ -345,6 +349,8 @@ def _array(
     else:
         chunks = getattr(array, "chunks", None) or (1,) * len(shape)
         chunks = chunks[::-1] if backwards else chunks
+        if min(chunks) < 1:
+            raise ReadError(f"path: {path.name} holds {name or 'an array'} in chunks of {chunks}, expected some pixels")
         patterns = Chunks(
             path,
             partial(_opened_array, opened, path, name),

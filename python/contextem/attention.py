@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from contextem._arrays import check_integer, check_real
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES
 from contextem.contrast import contrast_blocks, invariant_orders, own_and_near
 from contextem.elements import SUBSHELLS
 from contextem.micrograph import DETECTORS
 from contextem.typicality import Typicality
-from contextem.zernike import ZernikeBasis
+from contextem.zernike import MODES, ZernikeBasis
 
 CONTEXT_TOKENS: dict[str, tuple[int, ...]] = {
     "intensities": (2,) * len(CLASSES),
@@ -39,6 +40,22 @@ CONTEXT_TOKENS: dict[str, tuple[int, ...]] = {
 
 FAR = 10.0
 """Standard deviations beyond which a contrast feature tells no more."""
+
+# What a file may ask for.  The sizes of all layers follow from these, and those of the weights have to fit.
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "kind": ("lattice", "paper"),
+    "basis_mode": MODES,
+    "context": tuple(CONTEXT_TOKENS),
+}
+_LIMITS = {
+    "n_max": (0, 40),
+    "size": (3, 128),
+    "width": (1, 1024),
+    "depth": (1, 64),
+    "heads": (1, 1024),
+    "tokens": (1, 1024),
+    "hidden": (2, 8192),
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,17 @@ class ModelConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, known in _KNOWN.items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        for name, (low, high) in _LIMITS.items():
+            check_integer(name, getattr(self, name), low, high)
+        if not 0.0 < check_real("patch_radius", self.patch_radius) <= 10.0:
+            raise ValueError(f"patch_radius: expected 0 to 10 lattice constants, got {self.patch_radius!r}")
+        if not 0.0 <= check_real("dropout", self.dropout) < 1.0:
+            raise ValueError(f"dropout: expected a share from 0, below 1, got {self.dropout!r}")
+        if self.width % self.heads:
+            raise ValueError(f"heads: expected a divisor of the width {self.width}, got {self.heads}")
         if self.kind == "lattice" and self.context not in ("intensities", "none"):
             raise ValueError(f"context: expected 'intensities' or 'none' for the lattice model, got {self.context!r}")
 

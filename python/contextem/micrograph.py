@@ -17,7 +17,8 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from contextem._files import ReadError, Recording, load, load_series, open_recording
+from contextem._bounds import check_fits
+from contextem._files import ReadError, Recording, load, load_series, open_recording, reading
 from contextem.periodicity import hexagonal_period
 
 __all__ = [
@@ -370,8 +371,10 @@ class Series(Sequence[Micrograph]):
         if self._recording.is_series:
             frame %= len(self)
             data, source = data[frame], f"{source}[{frame}]"
-        if (compute := getattr(data, "compute", None)) is not None:
-            data = compute(scheduler="synchronous")  # here: a worker of dask would hand the open file to others
+        with reading(Path(self._source)):
+            check_fits(f"{self._source}:", data.nbytes)
+            if (compute := getattr(data, "compute", None)) is not None:
+                data = compute(scheduler="synchronous")  # here: a worker of dask would hand the open file to others
         return _to_micrograph(replace(self._recording, data=np.asarray(data)), source, **self._said)
 
 

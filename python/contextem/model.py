@@ -24,9 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from contextem import __version__
+from contextem._arrays import check_real
+from contextem._bounds import read_json
 from contextem._output import whole_file
 from contextem._threads import thread_count
 from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_classifier
@@ -292,14 +295,44 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
                 f"model: expected a folder with {name} in it, got {folder}; `contextem train` writes one"
             )
     try:
-        facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        classes, config = facts.pop("classes"), ModelConfig(**facts.pop("config"))
+        facts = read_json(folder / "model.json")
+        if (classes := facts.pop("classes")) != list(CLASSES):
+            raise ValueError(f"expected the classes {', '.join(CLASSES)}, got {', '.join(map(str, classes))}")
+        config = ModelConfig(**facts.pop("config"))
+        _check_facts(facts)
+        _check_sizes(config, folder / "model.safetensors")
         network = build_classifier(config)
         network.load_state_dict(load_file(folder / "model.safetensors"))
+        if not all(bool(torch.isfinite(values).all()) for values in network.state_dict().values()):
+            raise ValueError("expected finite weights, got NaN or infinity")
     except Exception as error:
+        detail = " ".join(str(error).split())
         raise ValueError(
-            f"model: expected the files `contextem train` writes, got others in {folder}: {error}"
+            f"model: expected the files `contextem train` writes, got others in {folder}: {detail[:400]}"
         ) from error
-    if tuple(classes) != CLASSES:
-        raise ValueError(f"model: expected the classes {', '.join(CLASSES)}, got {', '.join(classes)} in {folder}")
     return Model(network.eval(), facts)
+
+
+def _check_sizes(config: ModelConfig, weights: Path) -> None:
+    """Raise ValueError unless a file has the weights that a network needs; nothing is read or made but their sizes."""
+    with torch.device("meta"):
+        wanted = {name: list(value.shape) for name, value in build_classifier(config).state_dict().items()}
+    with safe_open(weights, "pt") as file:
+        stored = {name: file.get_slice(name) for name in file.keys()}
+        if (odd := set(wanted) ^ set(stored)) != set():
+            raise ValueError(f"expected the weights of this network, they differ in {', '.join(sorted(odd))}")
+        for name, each in stored.items():
+            if each.get_shape() != wanted[name] or each.get_dtype() != "F32":
+                raise ValueError(
+                    f"expected {name} as F32 of shape {wanted[name]}, got {each.get_dtype()} of {each.get_shape()}"
+                )
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Raise ValueError or TypeError unless what is said of a model, apart from its network, is what is made use of."""
+    for name in ("unknown_below", "usual_familiarity", "misfit_below", "site_strength"):
+        check_real(name, facts.get(name, 0.0))
+    training = facts.get("training") or {}
+    for name in ("hosts", "dopants", "conditions") if training else ():
+        if not isinstance(training[name], list) or not all(isinstance(each, str) for each in training[name]):
+            raise TypeError(f"training: expected a list of words as {name}, got {training[name]!r}")

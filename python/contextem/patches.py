@@ -151,8 +151,8 @@ def antialias(image: NDArray[Any], scale: float) -> NDArray[Any]:
     _arrays.check_image(image)
     if _arrays.family("image", image) != "numpy":
         raise TypeError(f"image: expected a NumPy array, got {type(image).__name__}; copy it to the host first")
-    if _arrays.check_real("scale", scale) <= 0:
-        raise ValueError(f"scale: expected a positive number, got {scale!r}")
+    if not 0 < _arrays.check_real("scale", scale) <= 4096:
+        raise ValueError(f"scale: expected a positive number, at most 4096, got {scale!r}")
     if scale <= 1:
         return image
     smooth: NDArray[Any] = ndimage.gaussian_filter(image, _blur(scale), mode="nearest", radius=blur_radius(scale))

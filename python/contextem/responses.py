@@ -29,6 +29,7 @@ from numpy.polynomial.legendre import leggauss
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import j0
 
+from contextem._bounds import open_npz
 from contextem.elements import atomic_shares
 from contextem.micrograph import Detector
 from contextem.probe import (
@@ -448,7 +449,7 @@ def load(path: Any) -> ResponseLibrary:
     ValueError
         If the checksum does not fit the numbers.
     """
-    with np.load(path) as data:
+    with open_npz(path) as data:
         about = json.loads(str(data["about"]))
         coherences = data["coherences"]
         if hashlib.sha256(coherences.tobytes()).hexdigest() != about["sha256"]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from contextem._bounds import read_json
 from contextem._output import whole_file
 from contextem.batch.plan import Shard
 
@@ -132,10 +133,10 @@ def _user() -> str:
 
 def _holder(folder: Path, name: str) -> str:
     """Who holds a lock, in words."""
-    try:
-        told = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "another run"
-    job = f", SLURM job {told['slurm_job']}" if "slurm_job" in told else ""
     share = "" if name == "whole" else f" ({name.replace('-', ' ')})"
-    return f"process {told['process']} of {told['user']} on {told['host']} since {told['since']}{job}{share}"
+    try:
+        told = read_json(folder / f"{name}.json")
+        job = f", SLURM job {told['slurm_job']}" if "slurm_job" in told else ""
+        return f"process {told['process']} of {told['user']} on {told['host']} since {told['since']}{job}{share}"
+    except (KeyError, OSError, ValueError):
+        return "another run"

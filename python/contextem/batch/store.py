@@ -20,9 +20,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from contextem._bounds import read_json
 from contextem._output import whole_file
 from contextem.batch.plan import Part
 from contextem.micrograph import Detector
@@ -143,12 +144,14 @@ class Store:
         path = self._record(name)
         if not path.exists():
             return None
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         if told.pop("schema", None) != SCHEMA:
             raise ValueError(
                 f"output: expected records of schema {SCHEMA}, got {path} of another version of contextem; choose "
                 "another folder with -o"
             )
+        if not _is_record(told):
+            raise ValueError(f"output: expected what became of a part, got {path}; remove it, and run again")
         return Record(**told)
 
     def write_record(self, record: Record) -> None:
@@ -183,9 +186,9 @@ class Store:
         if not path.exists():
             return {}
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told["schema"] != SCHEMA:
-                raise ValueError(f"schema {told['schema']}")
+            told = read_json(path)
+            if told["schema"] != SCHEMA or not all(map(_is_entry, told["parts"])):
+                raise ValueError("another schema, or names of files elsewhere")
             return {each["name"]: each for each in told["parts"]}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -218,3 +221,24 @@ class Store:
 
     def _record(self, name: str) -> Path:
         return self.folder / ".batch" / "records" / f"{name}.json"
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name leads to a place in the folder that it is meant for, and to none outside."""
+    return "\0" not in name and not PurePath(name).is_absolute() and ".." not in PurePath(name).parts
+
+
+def _is_entry(told: Mapping[str, Any]) -> bool:
+    return all(isinstance(told[name], str) for name in ("name", "input", "path", "table")) and all(
+        _is_below(told[name]) for name in ("name", "table")
+    )
+
+
+def _is_record(told: Mapping[str, Any]) -> bool:
+    types = {"part": str, "fingerprint": str, "micrographs": list, "failures": list, "table_bytes": int}
+    if set(told) != set(types) or not all(isinstance(told[name], kind) for name, kind in types.items()):
+        return False
+    micrographs, failures = told["micrographs"], told["failures"]
+    return all(isinstance(each, dict) and isinstance(each.get("columns"), int) for each in micrographs) and all(
+        isinstance(each, dict) and {"name", "reason", "final"} <= set(each) for each in failures
+    )

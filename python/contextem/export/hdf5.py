@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from contextem._bounds import check_hdf5
 from contextem._files import ReadError
 from contextem._output import whole_file
 from contextem.columns import CLASSES
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from contextem.classification import Classification
 
     T = TypeVar("T", bound=Classification)
+
+# Kinds of the numbers in arrays, and the types of all else.
+_KINDS: Mapping[str, str] = {
+    **dict.fromkeys(("positions", "probabilities", "patch_probabilities", "familiarity"), "f"),
+    **dict.fromkeys(("sublattice", "grain"), "i"),
+    **dict.fromkeys(("observed", "complete", "unknown", "contaminated"), "b"),
+}
+_TYPES: Mapping[str, type] = {"sampling": float, "lattice_constant": float, "provenance": dict}
 
 _HEADER = {"format": "contextem classification", "classes": list(CLASSES)}
 
@@ -89,11 +98,14 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
         with h5py.File(path) as file:
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
             header = {name: attributes.pop(name, None) for name in _HEADER}
-            stored = {name: _value(item) for name, item in file.items()} if header == _HEADER else {}
+            stored = {}
+            if header == _HEADER:
+                check_hdf5(file, path.name)
+                stored = {name: _value(item) for name, item in file.items()}
     except PermissionError:
         raise
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ReadError(f"path: {path.name} cannot be read as HDF5, it may be damaged ({error})") from error
+    except Exception as error:
+        raise ReadError(f"path: {path.name} cannot be read as HDF5, it may be damaged ({' '.join(str(error).split())})") from error
     if header != _HEADER:
         raise ReadError(f"path: expected a {_HEADER['format']} of {', '.join(CLASSES)}, got {path.name} with {header}")
     stored |= attributes
@@ -103,7 +115,21 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
         raise ReadError(
             f"path: {path.name} was written by another version of contextem, they differ in {sorted(map(str, odd))}"
         )
-    return kind(**stored)
+    for name, value in stored.items():
+        _check_stored(path, name, value)
+    try:
+        return kind(**stored)
+    except ValueError as error:
+        raise ReadError(f"path: {path.name} is damaged ({error})") from error
+
+
+def _check_stored(path: Path, name: str, value: Any) -> None:
+    """Raise ReadError unless a value is of the type that is written under its name."""
+    fits = isinstance(value, _TYPES.get(name, object))
+    if name in _KINDS:
+        fits = isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind == _KINDS[name]
+    if not fits:
+        raise ReadError(f"path: {path.name} is damaged, its {name} is none ({type(value).__name__})")
 
 
 def _plain(value: Any) -> Any:

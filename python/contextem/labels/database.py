@@ -11,7 +11,8 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,11 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         try:
-            for pragma in ("foreign_keys = ON", "recursive_triggers = ON", "fullfsync = ON"):
+            # The last two: a file from elsewhere may be made to do harm.
+            for pragma in (
+                *("foreign_keys = ON", "recursive_triggers = ON", "fullfsync = ON"),
+                *("trusted_schema = OFF", "cell_size_check = ON"),
+            ):
                 connection.execute(f"PRAGMA {pragma}")
             # A rollback journal is gone for certain only when its folder is on disk, too.
             connection.execute(f"PRAGMA synchronous = {'EXTRA' if self.network else 'FULL'}")
@@ -280,10 +285,29 @@ class Database:
                 f"{self.path}: expected a store of version {VERSION}, got version {version}, written by {newer} "
                 "contextem; open it with that one"
             )
+        if _schema(connection) != _schema_of_new_store():
+            raise ValueError(f"{self.path}: expected the tables of a store of votes, got others beside or in their place")
 
 
 def _holds_tables(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """Return tables, indices, triggers and views with the statements that made them, but for those SQLite itself made.
+
+    A view in the place of a table, or one more trigger, would be a program that runs where rows are read or added.
+    """
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    return sorted((kind, name, " ".join(str(sql).split())) for kind, name, sql in rows if name[:7] != "sqlite_")
+
+
+@cache
+def _schema_of_new_store() -> list[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in _statements():
+            connection.execute(statement)
+        return _schema(connection)
 
 
 def network_file_system(path: str | os.PathLike[str]) -> str | None:

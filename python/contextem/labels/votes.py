@@ -12,8 +12,10 @@ import json
 import math
 import os
 import secrets
+import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +28,10 @@ from numpy.typing import NDArray
 from contextem._output import whole_file
 from contextem.columns import CLASSES, Columns
 from contextem.labels.actions import LAST_COLUMN, Ballot, Item, State, check_request
-from contextem.labels.consensus import Consensus, VoteTable, dawid_skene, majority, unanimity
+from contextem.labels.consensus import UNSURE, Consensus, VoteTable, dawid_skene, majority, unanimity
 from contextem.labels.database import Database
 from contextem.labels.tiles import SIDE, grey_limits, pyramid
-from contextem.micrograph import Detector, Micrograph
+from contextem.micrograph import SAMPLING_RANGE, Detector, Micrograph, check_number
 
 ROLES = ("expert", "chair")
 """Who votes, and who sees the votes of all and decides where they disagree."""
@@ -40,6 +42,7 @@ ORDERS = ("random", "uncertain")
 SAME_COLUMN = 0.8
 """Distance up to which columns that several experts add are taken for one, Å."""
 
+_ODD = (sqlite3.IntegrityError, zlib.error)
 _AROUND = tuple(itertools.product((-1, 0, 1), repeat=2))
 
 _REQUEST = "SELECT content_sha256, answer FROM request WHERE expert = ? AND client = ? AND sequence = ?"
@@ -347,15 +350,22 @@ class VoteStore:
         """
         found = self._database.read(
             "SELECT i.name, sha256, height, width, recording, work_order, r.id IS NOT NULL, black, white, context,"
-            " (SELECT coalesce(max(number) + 1, 0) FROM column WHERE image = i.id)"
+            " (SELECT count(*) FROM column WHERE image = i.id AND number >= 0),"
+            " (SELECT coalesce(max(number), -1) FROM column WHERE image = i.id)"
             " FROM image i LEFT JOIN round r ON r.image = i.id WHERE i.id = ?",
             (image,),
         )
         if not found:
             raise Missing(f"image: expected the number of an image in the store, got {image}")
-        name, digest, height, width, recording, order, closed, black, white, context, count = found[0]
-        sampling = json.loads(recording)["sampling"]
-        known = (name, digest, height, width, sampling, count, order, bool(closed), black, white, json.loads(context))
+        name, digest, height, width, recording, order, closed, black, white, context, count, last = found[0]
+        with self._damage(f"image {image}"):
+            sampling = check_number("sampling", json.loads(recording)["sampling"], "Å/px", SAMPLING_RANGE)
+            described = json.loads(context)
+            fits = isinstance(name, str) and isinstance(digest, str) and isinstance(described, dict | None)
+            sizes = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
+            if not (fits and sizes and order in ORDERS and math.isfinite(white - black) and count == last + 1):
+                raise ValueError("what is told of it")
+        known = (name, digest, height, width, sampling, count, order, bool(closed), black, white, described)
         return ImageInfo(image, *known)
 
     def micrograph(self, image: int) -> Micrograph:
@@ -368,10 +378,12 @@ class VoteStore:
         """
         info = self.image(image)
         (recording,) = self._database.read("SELECT recording FROM image WHERE id = ?", (image,))[0]
-        said = json.loads(recording)
-        if said["detector"] is not None:
-            said["detector"] = Detector(**said["detector"])
-        return Micrograph(self.region(image, 0, 0, info.height, info.width), **said)
+        data = self.region(image, 0, 0, info.height, info.width)
+        with self._damage(f"image {image}"):
+            said = json.loads(recording)
+            if said["detector"] is not None:
+                said["detector"] = Detector(**said["detector"])
+            return Micrograph(data, **said)
 
     def region(self, image: int, top: int, left: int, height: int, width: int) -> NDArray[Any]:
         """Return the pixels of a rectangle that lies inside an image.
@@ -417,9 +429,17 @@ class VoteStore:
         if not found:
             raise Missing(f"tile: expected one of the image, got level {level}, row {row}, column {column}")
         height, width, dtype, packed = found[0]
-        shape = [min(SIDE, -(-side >> level) - SIDE * at) for side, at in ((height, row), (width, column))]
-        pixels = np.frombuffer(zlib.decompress(packed), "|u1" if level else dtype)
-        return pixels.reshape(shape)
+        with self._damage(f"tile {level}, {row}, {column} of image {image}"):
+            shape = [min(SIDE, -(-side >> level) - SIDE * at) for side, at in ((height, row), (width, column))]
+            kind = np.dtype("|u1" if level else dtype)
+            if min(shape) < 1 or kind.kind not in "iuf":
+                raise ValueError(f"{kind} of shape {shape}")
+            size = math.prod(shape) * kind.itemsize
+            # no more than it should be: what is packed well may be a thousand times as long
+            pixels = zlib.decompressobj().decompress(packed, size + 1)
+            if len(pixels) != size:
+                raise ValueError(f"expected {size} bytes of pixels")
+            return np.frombuffer(pixels, kind).reshape(shape)
 
     def add_expert(self, name: str, role: str = "expert", *, renew: bool = False) -> str:
         """Add an expert.
@@ -463,7 +483,11 @@ class VoteStore:
 
     def experts(self) -> list[Expert]:
         """Return all experts and chairs, in the order in which they were added."""
-        return [Expert(*row) for row in self._database.read("SELECT id, name, role FROM expert ORDER BY id")]
+        rows = self._database.read("SELECT id, name, role FROM expert ORDER BY id")
+        with self._damage("experts"):
+            if not all(isinstance(name, str) and role in ROLES for _, name, role in rows):
+                raise ValueError("names and roles")
+        return [Expert(*row) for row in rows]
 
     def expert_of(self, token: str) -> Expert | None:
         """Return whose token it is, or None where it is nobody's, or no longer."""
@@ -534,7 +558,8 @@ class VoteStore:
         seed = hashlib.sha256(f"{info.sha256} {expert.id} {expert.name}".encode()).digest()
         ordered = np.random.default_rng(list(seed)).permutation(info.columns)
         if info.order == "uncertain":
-            entropy = np.array([row[0] for row in self._database.read(_ENTROPY, (image,))])
+            with self._damage("entropies"):
+                entropy = np.array([row[0] for row in self._database.read(_ENTROPY, (image,))], np.float64)
             ordered = ordered[np.argsort(-entropy[ordered], kind="stable")]
         ids = self.columns(image, expert).ids
         return np.concatenate([ordered[np.isin(ordered, ids)], ids[ids >= info.columns]])
@@ -576,7 +601,7 @@ class VoteStore:
             raise Refused(f"expert: expected somebody who votes, got {expert.name}, the chair, who decides")
         info = self.image(image)
         content = _sha256(repr((image, [(type(item).__name__, *item) for item in items])))
-        with self._database.transaction() as connection:
+        with self._damage("actions"), self._database.transaction() as connection:
             same = (expert.id, client, sequence)
             known = connection.execute(_REQUEST, same).fetchone()
             if known is not None:
@@ -783,6 +808,11 @@ class VoteStore:
             Number of the image.
         """
         rows = self._database.read("SELECT column, class FROM decision WHERE image = ? ORDER BY id", (image,))
+        with self._damage("decisions"):
+            count = self.image(image).columns + len(self._database.read(_ADDED, (image,)))
+            known = (None, *range(len(CLASSES)))
+            if not all(isinstance(column, int) and 0 <= column < count and label in known for column, label in rows):
+                raise ValueError("columns or classes that are not there")
         return {column: label for column, label in dict(rows).items() if label is not None}
 
     def close_round(self, image: int, settings: dict[str, Any] | None = None) -> None:
@@ -816,7 +846,8 @@ class VoteStore:
         near: dict[tuple[int, int], list[int]] = {}  # of these, by squares of the radius
         for which, (expert, number) in enumerate(self._database.read(_ADDED, (image,)), info.columns):
             shared[expert, number] = which
-            state = states[expert][number]
+            with self._damage("columns that were added"):
+                state = states[expert][number]
             if not state.present:
                 continue
             i, j = int(state.row // radius), int(state.column // radius)
@@ -829,6 +860,10 @@ class VoteStore:
             else:
                 first[which] = (state.row, state.column, {expert})
                 near.setdefault((i, j), []).append(which)
+        with self._damage("columns that were added"):
+            touched_ones = [(expert, number) for expert, touched in states.items() for number in touched]
+            if any(number >= info.columns and (expert, number) not in shared for expert, number in touched_ones):
+                raise ValueError("votes on others")
         return {
             expert: [
                 _Place(shared.get((expert, number), number), state.label, state.row, state.column, state.present)
@@ -837,18 +872,50 @@ class VoteStore:
             for expert, touched in states.items()
         }
 
+    @contextmanager
+    def _damage(self, what: str) -> Iterator[None]:
+        """Say in one sentence what of a store is not as it was written: it may come from elsewhere."""
+        try:
+            yield
+        except (Missing, Refused):
+            raise
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, *_ODD) as error:
+            detail = " ".join(str(error).split())
+            raise ValueError(f"{self.path}: expected a store of votes, its {what} cannot be used ({detail})") from error
+
     def _positions(self, image: int) -> NDArray[np.float64]:
         """Return where the columns were found, (N, 2) px; they never change."""
         if image not in self._found:
             self.image(image)
             rows = self._database.read("SELECT row, col FROM column WHERE image = ? ORDER BY number", (image,))
-            self._found[image] = np.array(rows, np.float64).reshape(-1, 2)
+            with self._damage("positions"):
+                found = np.array(rows, np.float64).reshape(-1, 2)
+                if not np.isfinite(found).all():
+                    raise ValueError("infinite ones")
+            self._found[image] = found
         return self._found[image]
 
     def _states(self, image: int, expert: int) -> dict[int, State]:
         """Return the columns an expert touched, by number."""
         rows = self._database.read(_STATES, (expert, image))
+        count = len(self._positions(image)) + len(rows)  # those added are no more than those touched
+        with self._damage("votes"):
+            if not all(_is_state(count, *row[:5]) for row in rows):
+                raise ValueError("columns, classes or places that are not there")
         return {row[0]: State(row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows}
+
+
+def _is_state(count: int, column: Any, label: Any, row: Any, col: Any, present: Any) -> bool:
+    """Whether a row of `action` tells what a column may be, one of so many."""
+    return (
+        isinstance(column, int)
+        and 0 <= column < count
+        and (label is None or (isinstance(label, int) and 0 <= label <= UNSURE))
+        and isinstance(row, float)
+        and isinstance(col, float)
+        and math.isfinite(row + col)
+        and present in (0, 1)
+    )
 
 
 def fingerprint(micrograph: Micrograph) -> str:

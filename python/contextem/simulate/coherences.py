@@ -101,7 +101,7 @@ def build(
             total=len(jobs), desc="responses", unit="column", disable=None if progress else True,
         ):  # fmt: skip
             pass
-    table = {job: np.load(file) for job, file in zip(jobs, stored, strict=True)}
+    table = {job: np.load(file, allow_pickle=False) for job, file in zip(jobs, stored, strict=True)}
     coherences = np.stack([np.stack([table[e, name] for e in energies]) for name in names]).astype(np.float32)
     about = {
         "command": "contextem simulate --rebuild-responses",

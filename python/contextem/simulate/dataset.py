@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from contextem._bounds import open_npz, read_json
 from contextem._extras import needs_extra
 from contextem._output import whole_file
 from contextem._processes import process_pool
@@ -184,20 +185,33 @@ class SimulatedMicrograph:
         Returns
         -------
         SimulatedMicrograph
+
+        Raises
+        ------
+        ValueError
+            If it is none that `save` wrote.
         """
-        with np.load(path) as stored:
-            about = json.loads(str(stored["about"]))
-            context = Context.from_dict(about["context"])
-            micrograph = Micrograph(
-                stored["data"],
-                about["sampling"],
-                context.energy,
-                context.detector,
-                provenance=dict.fromkeys(("sampling", "energy", "detector"), "file"),
-                source=about["source"],
-            )
-            columns = Columns(stored["positions"], stored["sublattice"])
-            return cls(micrograph, columns, stored["labels"], context, about["conditions"])
+        try:
+            with open_npz(path) as stored:
+                about = json.loads(str(stored["about"]))
+                context = Context.from_dict(about["context"])
+                micrograph = Micrograph(
+                    stored["data"],
+                    about["sampling"],
+                    context.energy,
+                    context.detector,
+                    provenance=dict.fromkeys(("sampling", "energy", "detector"), "file"),
+                    source=about["source"],
+                )
+                columns, labels = Columns(stored["positions"], stored["sublattice"]), stored["labels"]
+        except OSError:
+            raise
+        except Exception as error:
+            detail = " ".join(str(error).split())
+            raise ValueError(f"{path}: expected a simulated micrograph, got another file ({detail[:200]})") from error
+        if labels.shape != (len(columns),) or labels.dtype.kind != "i" or not np.isin(labels, range(len(CLASSES))).all():
+            raise ValueError(f"{path}: expected a class for each of {len(columns)} columns, got other labels")
+        return cls(micrograph, columns, labels, context, about["conditions"])
 
 
 def simulate_micrograph(
@@ -782,7 +796,10 @@ def manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
         )
-    known: dict[str, Any] = {"engine": "responses"} | json.loads(path.read_text())
+    known: dict[str, Any] = {"engine": "responses"} | read_json(path)
+    names = known.get("files")
+    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ValueError(f"folder: expected names of files in {path}, got others")
     return known
 
 
