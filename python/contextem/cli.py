@@ -764,6 +764,7 @@ def evaluate(
 
 def _evaluate_labels(model_folder: Path | None, labels: Path, rule: str, quorum: int, output: Path | None) -> None:
     from contextem._output import whole_file
+    from contextem._schema import SCHEMAS
     from contextem.finetune import read_labels, score_labels
     from contextem.model import load_model
 
@@ -772,7 +773,7 @@ def _evaluate_labels(model_folder: Path | None, labels: Path, rule: str, quorum:
     click.echo(scores.table())
     if output is not None:
         with whole_file(output / LABEL_SCORES) as temporary:
-            told = {"labels": label_set.facts(), "scores": scores.to_dict()}
+            told = {"schema": SCHEMAS["set of scores"], "labels": label_set.facts(), "scores": scores.to_dict()}
             temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         click.echo(f"wrote {output / LABEL_SCORES}")
 

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from contextem import __version__
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS, SchemaError, check_schema
 from contextem._threads import thread_count
 from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES
@@ -228,7 +229,8 @@ class Model:
             Whether to write model.pt2, which nothing in this package reads.
         """
         folder = Path(folder)
-        facts = {"classes": list(CLASSES), "version": __version__, "config": asdict(self.config), **self.info}
+        header = {"schema": SCHEMAS["model"], "classes": list(CLASSES), "version": __version__}
+        facts = {**header, "config": asdict(self.config), **self.info}
         with whole_file(folder / "model.safetensors") as temporary:
             save_file({name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}, temporary)
         if export:
@@ -277,7 +279,8 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     FileNotFoundError
         If the folder lacks one of the two files.
     ValueError
-        If the files are not those of such a model, or were made for other classes.
+        If the files are not those of such a model, were written by a version that keeps others, or were made for other
+        classes.
 
     Examples
     --------
@@ -291,14 +294,20 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
             raise FileNotFoundError(
                 f"model: expected a folder with {name} in it, got {folder}; `contextem train` writes one"
             )
+    facts: dict[str, Any] = {}
     try:
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        check_schema("model", facts.pop("schema", 1), f"model: {folder}", facts.get("version"))
         classes, config = facts.pop("classes"), ModelConfig(**facts.pop("config"))
         network = build_classifier(config)
         network.load_state_dict(load_file(folder / "model.safetensors"))
+    except SchemaError:
+        raise
     except Exception as error:
+        by = f", written by contextem {facts['version']}" if "version" in facts else ""
         raise ValueError(
-            f"model: expected the files `contextem train` writes, got others in {folder}: {error}"
+            f"model: expected the files `contextem train` writes, got others in {folder}{by}: {error}; train it again, "
+            "or install the version of contextem that wrote it"
         ) from error
     if tuple(classes) != CLASSES:
         raise ValueError(f"model: expected the classes {', '.join(CLASSES)}, got {', '.join(classes)} in {folder}")

@@ -12,8 +12,9 @@ from typing import Any
 
 from contextem import __version__
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS
 from contextem.batch.lock import locked
-from contextem.batch.store import SCHEMA, Record, Store
+from contextem.batch.store import Record, Store
 from contextem.columns import CLASSES
 
 DEFECTS = {
@@ -170,7 +171,7 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[
 def _write_summary(path: Path, merged: Merged, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write what all micrographs together have come to, by host, dopants, energy and detectors."""
     told = {
-        "schema": SCHEMA,
+        "schema": SCHEMAS["batch"],
         "micrographs": len(merged.micrographs),
         "columns": merged.columns,
         "failures": len(merged.failures),

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from contextem import __version__
 from contextem._files import ReadError
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS, SchemaError, check_schema
 from contextem.columns import CLASSES
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def write_hdf5(result: Classification, path: str | os.PathLike[str], *, overwrit
     import h5py
 
     with whole_file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(_HEADER)
+        file.attrs.update(_HEADER | {"schema": SCHEMAS["classification"], "contextem_version": __version__})
         for each in fields(result):
             value = getattr(result, each.name)
             if isinstance(value, np.ndarray):
@@ -79,6 +81,8 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
         If there is no such file.
     ReadError
         If it is none that `write_hdf5` wrote.
+    ValueError
+        If another version of contextem wrote it, and this one cannot read it.
     """
     import h5py
 
@@ -89,8 +93,11 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
         with h5py.File(path) as file:
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
             header = {name: attributes.pop(name, None) for name in _HEADER}
+            schema, writer = attributes.pop("schema", 1), attributes.pop("contextem_version", None)
+            if header["format"] == _HEADER["format"]:
+                check_schema("classification", schema, f"path: {path.name}", writer)
             stored = {name: _value(item) for name, item in file.items()} if header == _HEADER else {}
-    except PermissionError:
+    except (PermissionError, SchemaError):
         raise
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ReadError(f"path: {path.name} cannot be read as HDF5, it may be damaged ({error})") from error

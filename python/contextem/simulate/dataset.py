@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from contextem._output import whole_file
 from contextem._processes import process_pool
+from contextem._schema import SCHEMAS, check_schema
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
@@ -156,6 +157,7 @@ class SimulatedMicrograph:
             File to write.
         """
         about = {
+            "schema": SCHEMAS["simulated data set"],
             "sampling": self.micrograph.sampling,
             "source": self.micrograph.source,
             "context": self.context.to_dict(),
@@ -183,9 +185,15 @@ class SimulatedMicrograph:
         Returns
         -------
         SimulatedMicrograph
+
+        Raises
+        ------
+        ValueError
+            If another version of contextem wrote it, and this one cannot read it.
         """
         with np.load(path) as stored:
             about = json.loads(str(stored["about"]))
+            check_schema("simulated data set", about.get("schema", 1), f"path: {path}")
             context = Context.from_dict(about["context"])
             micrograph = Micrograph(
                 stored["data"],
@@ -742,7 +750,8 @@ def generate(
     files = [target / f"{recipe.name}.npz" for recipe in wanted]
     missing = [(recipe, file) for recipe, file in zip(wanted, files, strict=True) if not file.exists()]
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(about | {"files": [file.name for file in files]}, indent=1))
+        told = {"schema": SCHEMAS["simulated data set"], **about, "files": [file.name for file in files]}
+        temporary.write_text(json.dumps(told, indent=1))
     write = partial(_write, engine=engine, options=options)
     with process_pool(processes) as pool:
         done: Iterator[None] = pool.map(write, missing, chunksize=4 if engine == "responses" else 1)
@@ -773,7 +782,7 @@ def manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the folder holds no data set.
+        If the folder holds no data set, or one of a version that this one cannot read.
     """
     path = Path(folder) / "manifest.json"
     if not path.is_file():
@@ -781,6 +790,7 @@ def manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
         )
     known: dict[str, Any] = {"engine": "responses"} | json.loads(path.read_text())
+    check_schema("simulated data set", known.pop("schema", 1), f"folder: {folder}")
     return known
 
 
