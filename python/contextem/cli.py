@@ -31,6 +31,7 @@ from contextem._options import (
     sentence,
     tell_left_out,
 )
+from contextem._verbosity import VerboseGroup, verbose_option
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -67,7 +68,7 @@ class _InputError(click.ClickException):
     exit_code = 2
 
 
-class _Sentences(click.Group):
+class _Sentences(VerboseGroup):
     """Turns the package's own errors into one sentence on stderr and exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -97,6 +98,7 @@ class _Sentences(click.Group):
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="contextem")
+@verbose_option
 def main() -> None:
     """Classify the atomic columns of 1H MX2 monolayers in annular-dark-field STEM images."""
 

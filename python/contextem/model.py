@@ -13,6 +13,7 @@ The weights are safetensors, everything else is JSON beside them; ``model.pt2`` 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ from contextem.context import ENERGIES, Context
 from contextem.contrast import contrast_blocks
 from contextem.remarks import ExtrapolationWarning
 from contextem.sites import Surroundings, agree_on_sites, shared_odds
+
+logger = logging.getLogger(__name__)
 
 COMPARED = ("without_context", "paper", "paper_without_context")
 """Classifiers kept beside a model, in folders of these names, to compare it with: without context, and as published."""
@@ -311,4 +314,5 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
         ) from error
     if tuple(classes) != CLASSES:
         raise ValueError(f"model: expected the classes {', '.join(CLASSES)}, got {', '.join(classes)} in {folder}")
+    logger.info("model %s, in %s", facts.get("name", "unnamed"), folder.name)
     return Model(network.eval(), facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from contextem._schema import SCHEMAS
 from contextem.batch.lock import locked
 from contextem.batch.store import Record, Store
 from contextem.columns import CLASSES
+
+logger = logging.getLogger(__name__)
 
 DEFECTS = {
     "dopant_fraction": "dopant fraction of the metal sites",
@@ -101,6 +104,7 @@ def merge(output: Path, *, zarr: bool = False) -> Merged:
         from contextem.batch.report import write_report
 
         write_report(output / "report.html", merged, groups)
+    logger.info("merged %s", merged.told())
     return merged
 
 

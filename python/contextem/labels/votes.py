@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import math
 import os
 import secrets
@@ -30,6 +31,8 @@ from contextem.labels.consensus import Consensus, VoteTable, dawid_skene, majori
 from contextem.labels.database import Database
 from contextem.labels.tiles import SIDE, grey_limits, pyramid
 from contextem.micrograph import Detector, Micrograph
+
+logger = logging.getLogger(__name__)
 
 ROLES = ("expert", "chair")
 """Who votes, and who sees the votes of all and decides where they disagree."""
@@ -574,6 +577,7 @@ class VoteStore:
         if expert.role != "expert":
             raise Refused(f"expert: expected somebody who votes, got {expert.name}, the chair, who decides")
         info = self.image(image)
+        logger.debug("%s: request %d, %d actions on %s", expert.name, sequence, len(items), info.name)
         content = _sha256(repr((image, [(type(item).__name__, *item) for item in items])))
         with self._database.transaction() as connection:
             same = (expert.id, client, sequence)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ from contextem.simulate.structures import (
     doped_monolayer,
     host_of,
 )
+
+logger = logging.getLogger(__name__)
 
 METALS, CHALCOGENS = ("Mo", "W", "Nb", "Ta"), ("S", "Se", "Te")
 DOPANTS = ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu")
@@ -749,6 +752,7 @@ def generate(
             raise ValueError(f"folder: {target} holds another data set; choose another folder")
     files = [target / f"{recipe.name}.npz" for recipe in wanted]
     missing = [(recipe, file) for recipe, file in zip(wanted, files, strict=True) if not file.exists()]
+    logger.info("%d of %d micrographs to simulate into %s", len(missing), len(files), target)
     with whole_file(path) as temporary:
         told = {"schema": SCHEMAS["simulated data set"], **about, "files": [file.name for file in files]}
         temporary.write_text(json.dumps(told, indent=1))
