@@ -791,32 +791,14 @@ def _evaluate_unknown(model_folder: Path | None, images: int, workers: int | Non
 
 
 @main.command()
-def info() -> None:
-    """Print version, kernels, devices and model."""
-    import torch
+@click.option("--json", "as_json", is_flag=True, help="For programs; with all that is known.")
+def info(as_json: bool) -> None:
+    """Print what a bug report needs: build, threads, devices, libraries and model, and no paths or names."""
+    from contextem.about import info as gather
+    from contextem.about import info_text
 
-    from contextem import _kernels
-    from contextem.model import load_model
-
-    kernels = _kernels.describe()
-    cuda = str(kernels["cuda"])
-    if kernels["cuda_runtime"]:
-        cuda += f", runtime {kernels['cuda_runtime'] // 1000}.{kernels['cuda_runtime'] % 1000 // 10}"
-    if kernels["cuda_driver"]:
-        cuda += f", driver for {kernels['cuda_driver'] // 1000}.{kernels['cuda_driver'] % 1000 // 10}"
-    facts = {
-        "contextem": __version__,
-        "Python": sys.version.split()[0],
-        "kernels": kernels["simd"],
-        "instruction sets": ", ".join(kernels["simd_available"]),
-        "compiler": kernels["compiler"],
-        "CUDA": f"{cuda}, {kernels['cuda_devices']} devices",
-        "torch": torch.__version__,
-        "model": load_model().info.get("name", "unnamed"),
-    }
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {value}")
+    facts = gather()
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else info_text(facts))
 
 
 if __name__ == "__main__":
