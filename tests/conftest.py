@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -23,6 +24,28 @@ hypothesis.settings.register_profile(  # of a mutant it matters that a test fail
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
 )
 hypothesis.settings.load_profile("deterministic")
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+NO_TORCH = "no torch for this Python: what needs it is left out"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Skip modules that import torch where there is none, so that all the others are tested there."""
+    report = yield
+    if not HAS_TORCH and report.failed and "No module named 'torch'" in str(report.longrepr):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {NO_TORCH}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Skip tests that come to need torch where there is none."""
+    report = yield
+    error = None if call.excinfo is None else call.excinfo.value
+    if not HAS_TORCH and report.failed and isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {NO_TORCH}")
+    return report
 
 
 @pytest.fixture(params=["cpp", "reference"])

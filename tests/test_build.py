@@ -28,6 +28,7 @@ def test_the_extension_belongs_to_the_package():
         "simd",
         "simd_available",
         "cuda",
+        "cuda_architectures",
         "cuda_runtime",
         "cuda_driver",
         "cuda_devices",

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from contextem._schema import SCHEMAS
 from contextem.columns import CLASSES, Columns
 from contextem.labels import database
 from contextem.labels.actions import Add, Delete, Move, Undo, Vote
@@ -446,13 +447,15 @@ def test_other_files_and_versions_are_refused(tmp_path):
         VoteStore(tmp_path / "other.db")
     with pytest.raises(OSError, match="the store could not be used"):
         VoteStore(tmp_path / "no folder" / "labels.db")
-    for version, age in ((0, "an older"), (database.VERSION + 1, "a newer")):
+    for version, remedy in ((0, "export its labels with"), (SCHEMAS["store of votes"] + 1, "install a newer one")):
         path = tmp_path / f"{version}.db"
         VoteStore(path).close()
         raw = sqlite3.connect(path)
         raw.execute(f"PRAGMA user_version = {version}")
         raw.close()
-        with pytest.raises(ValueError, match=f"got version {version}, written by {age} contextem"):
+        with pytest.raises(
+            ValueError, match=rf"store: .*{version}\.db holds a store of votes of schema {version}, .*; {remedy}"
+        ):
             VoteStore(path)
     assert not (tmp_path / "no folder").exists()
 

@@ -27,7 +27,7 @@ auto with_real_type(const char* name, const py::dtype& dtype, const Function& fu
         return function(double());
     }
     throw py::type_error(std::string(name) + ": expected float32 or float64, got " +
-                         py::cast<std::string>(py::str(dtype)));
+                         py::cast<std::string>(py::str(py::handle(dtype))));
 }
 
 // Calls function(T()) for the dtype of diffraction patterns.
@@ -58,7 +58,7 @@ auto with_pixel_type(const char* name, const py::dtype& dtype, const Function& f
         return function(double());
     }
     throw py::type_error(std::string(name) + ": expected (u)int8, (u)int16, (u)int32, float32 or float64, got " +
-                         py::cast<std::string>(py::str(dtype)));
+                         py::cast<std::string>(py::str(py::handle(dtype))));
 }
 
 inline Index stride(const char* name, const py::array& array, int axis) {

@@ -394,6 +394,7 @@ PYBIND11_MODULE(_cuda, module) {
     using namespace contextem::bindings;
     namespace py = pybind11;
     module.doc() = "The CUDA kernels of contextem; call them through the Python functions, which check the arguments.";
+    module.attr("architectures") = CONTEXTEM_CUDA_ARCHITECTURES;
     module.def("device_count", &contextem::cuda::device_count, "Number of CUDA devices; 0 without a driver.");
     module.def("runtime_version", &contextem::cuda::runtime_version, "Version of the CUDA runtime: 13000 for 13.0.");
 

@@ -614,6 +614,7 @@ def describe() -> dict[str, Any]:
         "simd": simd,
         "simd_available": _core.simd_available(),
         "cuda": "not built",
+        "cuda_architectures": [],
         "cuda_runtime": None,
         "cuda_driver": 0,
         "cuda_devices": 0,
@@ -627,6 +628,7 @@ def describe() -> dict[str, Any]:
     return {
         **facts,
         "cuda": "built",
+        "cuda_architectures": cuda.architectures.split(),
         "cuda_runtime": cuda.runtime_version(),
         "cuda_driver": cuda.driver_version(),
         "cuda_devices": cuda.device_count(),

@@ -1,11 +1,14 @@
-"""Where the time goes: seconds spent in each stage, gathered where someone asks for them and nowhere else."""
+"""Where the time goes: seconds of each stage, logged, and gathered where someone asks for them and nowhere else."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+logger = logging.getLogger("contextem.stages")
 
 _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
 
@@ -14,14 +17,17 @@ _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=No
 def stage(name: str) -> Iterator[None]:
     """Count the time of the block to a stage."""
     seconds = _seconds.get()
-    if seconds is None:
+    if seconds is None and not logger.isEnabledFor(logging.DEBUG):
         yield
         return
     start = time.perf_counter()
     try:
         yield
     finally:
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        took = time.perf_counter() - start
+        logger.debug("%s: %.3f s", name, took)
+        if seconds is not None:
+            seconds[name] = seconds.get(name, 0.0) + took
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS
 from contextem.columns import CLASSES
 from contextem.densities import Densities, densities
 
@@ -150,6 +151,7 @@ class Classification:
         """
         where = self.spatial_statistics() if spatial else {}
         return {
+            "schema": SCHEMAS["classification"],
             "columns": len(self),
             "counts": self.counts,
             **densities(self).summary(),

@@ -32,6 +32,7 @@ from contextem._options import (
     sentence,
     tell_left_out,
 )
+from contextem._verbosity import VerboseGroup, verbose_option
 
 if TYPE_CHECKING:
     from contextem.classification import Classification
@@ -68,7 +69,7 @@ class _InputError(click.ClickException):
     exit_code = 2
 
 
-class _Sentences(click.Group):
+class _Sentences(VerboseGroup):
     """Turns the package's own errors into one sentence on stderr and exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -98,6 +99,7 @@ class _Sentences(click.Group):
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="contextem")
+@verbose_option
 def main() -> None:
     """Classify the atomic columns of 1H MX2 monolayers in annular-dark-field STEM images."""
 
@@ -766,6 +768,7 @@ def evaluate(
 
 def _evaluate_labels(model_folder: Path | None, labels: Path, rule: str, quorum: int, output: Path | None) -> None:
     from contextem._output import whole_file
+    from contextem._schema import SCHEMAS
     from contextem.finetune import read_labels, score_labels
     from contextem.model import load_model
 
@@ -774,7 +777,7 @@ def _evaluate_labels(model_folder: Path | None, labels: Path, rule: str, quorum:
     click.echo(scores.table())
     if output is not None:
         with whole_file(output / LABEL_SCORES) as temporary:
-            told = {"labels": label_set.facts(), "scores": scores.to_dict()}
+            told = {"schema": SCHEMAS["set of scores"], "labels": label_set.facts(), "scores": scores.to_dict()}
             temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         click.echo(f"wrote {output / LABEL_SCORES}")
 
@@ -790,32 +793,14 @@ def _evaluate_unknown(model_folder: Path | None, images: int, workers: int | Non
 
 
 @main.command()
-def info() -> None:
-    """Print version, kernels, devices and model."""
-    import torch
+@click.option("--json", "as_json", is_flag=True, help="For programs; with all that is known.")
+def info(as_json: bool) -> None:
+    """Print what a bug report needs: build, threads, devices, libraries and model, and no paths or names."""
+    from contextem.about import info as gather
+    from contextem.about import info_text
 
-    from contextem import _kernels
-    from contextem.model import load_model
-
-    kernels = _kernels.describe()
-    cuda = str(kernels["cuda"])
-    if kernels["cuda_runtime"]:
-        cuda += f", runtime {kernels['cuda_runtime'] // 1000}.{kernels['cuda_runtime'] % 1000 // 10}"
-    if kernels["cuda_driver"]:
-        cuda += f", driver for {kernels['cuda_driver'] // 1000}.{kernels['cuda_driver'] % 1000 // 10}"
-    facts = {
-        "contextem": __version__,
-        "Python": sys.version.split()[0],
-        "kernels": kernels["simd"],
-        "instruction sets": ", ".join(kernels["simd_available"]),
-        "compiler": kernels["compiler"],
-        "CUDA": f"{cuda}, {kernels['cuda_devices']} devices",
-        "torch": torch.__version__,
-        "model": load_model().info.get("name", "unnamed"),
-    }
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {value}")
+    facts = gather()
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else info_text(facts))
 
 
 if __name__ == "__main__":

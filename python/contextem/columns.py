@@ -6,6 +6,7 @@ indices handed on from peak to peak) -> grains (which sublattice is hollow, whic
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from contextem.lattice import Frame, average_cells, find_frames, lattice_constan
 from contextem.micrograph import Micrograph
 from contextem.peaks import Peaks, find_peaks, peak_response
 from contextem.tiles import TiledImage
+
+logger = logging.getLogger(__name__)
 
 CLASSES = ("metal", "dopant", "X2", "single_vacancy", "double_vacancy")
 """Classes of a column, in the order of every table of probabilities."""
@@ -195,6 +198,7 @@ def find_columns(
     if not frames or frames[0].quality < _LEAST_QUALITY:
         raise ValueError(unseen)
     a = lattice_constant(frames[0].basis)
+    logger.info("lattice constant %.2f px, %.3f Å at the stated sampling", a, a * micrograph.sampling)
     response = peak_response(image, a)
     peaks = find_peaks(response)
     grains = find_grains(peaks, frames, response)
@@ -208,12 +212,14 @@ def find_columns(
     parts = [_columns_of(grain, peaks, a) for grain in grains]
     if clarity >= _CLEAR:
         parts = _with_others(parts, grains, peaks, a)
-    return Columns(
+    columns = Columns(
         _refined(image, parts, a),
         np.concatenate([part.sublattice for part in parts]),
         np.concatenate([part.observed for part in parts]),
         _numbered(parts),
     )
+    logger.info("%d columns, grains: %d", len(columns), columns.grain.max(initial=-1) + 1)
+    return columns
 
 
 def lattice_frames(

@@ -8,6 +8,7 @@ explained with either sublattice as the metal's, both ways count:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,8 @@ from contextem.remarks import ContextWarning
 from contextem.responses import ANGLE_RANGES, DETECTOR_ANGLES
 from contextem.sites import METAL_SITE
 from contextem.tiles import pixels
+
+logger = logging.getLogger(__name__)
 
 CHECKED_COLUMNS = 300
 """Columns by which the context is checked against the image."""
@@ -144,6 +147,7 @@ def gather(
         angles = _weighed(explaining, measured, lambda: predict(nominal))
         prediction = _mean([predict(with_angles(context, each).vector()) for each, _ in angles], [w for _, w in angles])
         context = with_angles(context, angles[0][0])
+        logger.info("collection angles by the image: %s, weight %.2f", _words(context), angles[0][1])
     else:
         prediction = predict(nominal)
         angles = tuple((each, 1.0) for each in explaining[:1])

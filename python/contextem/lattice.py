@@ -199,5 +199,5 @@ def average_cells(response: Image, basis: Floats, rows: float = 0.7, columns: fl
     spectrum = fft.rfft2(response, s=shape, workers=workers)
     spectrum *= transfer
     total = fft.irfft2(spectrum, s=shape, workers=workers, overwrite_x=True)[: response.shape[0], : response.shape[1]]
-    total /= mass[like]
+    total /= mass[like.ravel()]  # NumPy 2.0.0 gives it a second axis
     return np.ascontiguousarray(total)

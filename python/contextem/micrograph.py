@@ -5,6 +5,7 @@ Sampling is in Å/px and beam energy in eV, whatever the file holds.
 
 from __future__ import annotations
 
+import logging
 import math
 import numbers
 import os
@@ -35,6 +36,8 @@ __all__ = [
     "read",
     "read_series",
 ]
+
+logger = logging.getLogger(__name__)
 
 DETECTORS = ("HAADF", "MAADF", "LAADF", "ABF", "BF")
 """Kinds of detector, from high to low collection angles."""
@@ -449,7 +452,16 @@ def _to_micrograph(
     elif detector == Detector(detector.name) and recording.angles and (named is None or named.name == detector.name):
         detector = Detector(detector.name, *recording.angles)
         provenance["detector"] = "user, angles from the file"
-    return Micrograph(data, sampling, energy, detector, provenance=provenance, source=source)
+    micrograph = Micrograph(data, sampling, energy, detector, provenance=provenance, source=source)
+    logger.info(
+        "%s: %d x %d px, %.5g Å/px (%s), %s",
+        source,
+        *micrograph.shape,
+        micrograph.sampling,
+        micrograph.provenance["sampling"],
+        "no detector" if micrograph.detector is None else micrograph.detector.name,
+    )
+    return micrograph
 
 
 def _estimate_of_series(images: Sequence[NDArray[Any]], lattice_constant: float | None) -> tuple[float, str]:

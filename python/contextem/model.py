@@ -13,6 +13,7 @@ The weights are safetensors, everything else is JSON beside them; ``model.pt2`` 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from contextem import __version__
 from contextem._arrays import check_real
 from contextem._bounds import read_json
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS, SchemaError, check_schema
 from contextem._threads import thread_count
 from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_classifier
 from contextem.columns import CLASSES
@@ -38,6 +40,8 @@ from contextem.context import ENERGIES, Context
 from contextem.contrast import contrast_blocks
 from contextem.remarks import ExtrapolationWarning
 from contextem.sites import Surroundings, agree_on_sites, shared_odds
+
+logger = logging.getLogger(__name__)
 
 COMPARED = ("without_context", "paper", "paper_without_context")
 """Classifiers kept beside a model, in folders of these names, to compare it with: without context, and as published."""
@@ -231,7 +235,8 @@ class Model:
             Whether to write model.pt2, which nothing in this package reads.
         """
         folder = Path(folder)
-        facts = {"classes": list(CLASSES), "version": __version__, "config": asdict(self.config), **self.info}
+        header = {"schema": SCHEMAS["model"], "classes": list(CLASSES), "version": __version__}
+        facts = {**header, "config": asdict(self.config), **self.info}
         with whole_file(folder / "model.safetensors") as temporary:
             save_file({name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}, temporary)
         if export:
@@ -280,7 +285,8 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     FileNotFoundError
         If the folder lacks one of the two files.
     ValueError
-        If the files are not those of such a model, or were made for other classes.
+        If the files are not those of such a model, were written by a version that keeps others, or were made for other
+        classes.
 
     Examples
     --------
@@ -294,8 +300,10 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
             raise FileNotFoundError(
                 f"model: expected a folder with {name} in it, got {folder}; `contextem train` writes one"
             )
+    facts: dict[str, Any] = {}
     try:
         facts = read_json(folder / "model.json")
+        check_schema("model", facts.pop("schema", 1), f"model: {folder}", facts.get("version"))
         if (classes := facts.pop("classes")) != list(CLASSES):
             raise ValueError(f"expected the classes {', '.join(CLASSES)}, got {', '.join(map(str, classes))}")
         config = ModelConfig(**facts.pop("config"))
@@ -305,11 +313,16 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
         network.load_state_dict(load_file(folder / "model.safetensors"))
         if not all(bool(torch.isfinite(values).all()) for values in network.state_dict().values()):
             raise ValueError("expected finite weights, got NaN or infinity")
+    except SchemaError:
+        raise
     except Exception as error:
         detail = " ".join(str(error).split())
+        by = f", written by contextem {facts['version']}" if "version" in facts else ""
         raise ValueError(
-            f"model: expected the files `contextem train` writes, got others in {folder}: {detail[:400]}"
+            f"model: expected the files `contextem train` writes, got others in {folder}{by}: {detail[:400]}; train it "
+            "again, or install the version of contextem that wrote it"
         ) from error
+    logger.info("model %s, in %s", facts.get("name", "unnamed"), folder.name)
     return Model(network.eval(), facts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,6 +25,8 @@ from contextem.model import Model, load_model
 from contextem.remarks import ClassificationWarning, SamplingWarning
 from contextem.series import average_by_detector
 from contextem.sites import sublattice_posteriors
+
+logger = logging.getLogger(__name__)
 
 TOLD_OF_MODEL = ("name", "version", "defect_shares")
 """What goes into the provenance of what a model has dealt with."""
@@ -101,6 +105,7 @@ def classify(
     >>> len(result) > 500
     True
     """
+    start = time.perf_counter()
     model = load_model() if model is None else model
     given = [micrograph] if isinstance(micrograph, Micrograph) else list(micrograph)
     for each in given:
@@ -115,6 +120,12 @@ def classify(
         columns = _find(images, context, tile) if columns is None else columns
     with stage("calibration"):
         calibration = calibrate(columns, context.lattice_constant, images[0].sampling)
+    logger.info(
+        "sampling: %.5g Å/px by the lattice, %.5g stated, %.5g used",
+        calibration.by_lattice,
+        calibration.stated,
+        calibration.sampling,
+    )
     told = [
         gather(image, columns, calibration, each, model, by_image=estimate_angles, device=device, tile=tile)
         for image, each in zip(images, contexts, strict=True)
@@ -134,7 +145,7 @@ def classify(
         _check_spectrum(images[0], context)
     for remark in remarks.values():
         warnings.warn(remark, stacklevel=2)
-    return Classification(
+    result = Classification(
         positions=columns.positions,
         sublattice=columns.sublattice,
         grain=columns.grain,
@@ -164,6 +175,11 @@ def classify(
             "contextem_version": __version__,
         },
     )
+    if logger.isEnabledFor(logging.INFO):
+        counts = ", ".join(f"{count} {name}" for name, count in result.counts.items())
+        seconds = time.perf_counter() - start
+        logger.info("%d columns in %.2f s: %s, %d unknown", len(result), seconds, counts, unknown.sum())
+    return result
 
 
 def _find(images: Sequence[Micrograph], context: Context, tile: int | None) -> Columns:

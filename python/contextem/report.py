@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS
 from contextem.columns import CLASSES
 from contextem.curves import curves_figure, read_curves
 from contextem.evaluate import IDEAL, IDEAL_BALANCED
@@ -84,6 +85,7 @@ def write_report(
         with whole_file(target / name) as temporary, style():
             figure.savefig(temporary, dpi=300)
     plain = {
+        "schema": SCHEMAS["set of scores"],
         "facts": dict(facts),
         "scores": _plain(scores),
         "near_z": _plain(near),

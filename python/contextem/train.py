@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from contextem.micrograph import Detector
 from contextem.model import Model, Prediction
 from contextem.simulate.dataset import CHALCOGENS, Recipe, SimulatedMicrograph, alloy_recipes, recipes, stored
 from contextem.sites import METAL_SITE, agree_on_sites, shared_odds
+
+logger = logging.getLogger(__name__)
 
 FOLDS = 10
 """Of every ten images of a case and condition, `TEST_FOLDS` are for testing and `VALIDATION_FOLDS` for calibration."""
@@ -362,7 +366,7 @@ def train(
     curves = Curves([], [])
     model = Model(network, {})
     with tqdm(total=epochs * batches, desc=label, unit="batch", disable=None) as progress:
-        for _ in range(epochs):
+        for epoch in range(1, epochs + 1):
             network.train()
             right = total = 0.0
             for batch in torch.split(torch.randperm(len(labels), device=device), batch_size):
@@ -387,6 +391,14 @@ def train(
             hits = predict(model, test).probabilities.argmax(axis=1) == test.labels
             curves.test.append(float(np.average(hits, weights=test.weight)))
             progress.set_postfix(train=f"{curves.train[-1]:.4f}", test=f"{curves.test[-1]:.4f}")
+            logger.info(
+                "%s, epoch %d of %d: accuracy %.4f, of the test images %.4f",
+                label,
+                epoch,
+                epochs,
+                curves.train[-1],
+                curves.test[-1],
+            )
     model = Model(network.cpu().eval(), {})
     calibrate(model, validation, unknown=unknown)
     return model, curves
@@ -561,7 +573,8 @@ def train_models(
         model, curves[name] = train(
             training, validation, test, config, epochs=epochs, seed=seed, device=device, label=f"training {name}"
         )
-        model.info.update(name=f"{facts['preset']}, {name}", training=facts)
+        today = date.today().isoformat()
+        model.info.update(name=f"{facts['preset']}, {name}", trained=today, training=facts)
         target = folder if config is first else folder / name.replace(" ", "_")
         model.save(target, export=config is first)
         curves[name].to_csv(target / "accuracy.csv")

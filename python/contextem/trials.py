@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS, check_schema
 from contextem.attention import ModelConfig
 from contextem.context import parse_formula
 from contextem.elements import atomic_shares
@@ -228,9 +229,10 @@ def run_trials(
     jobs: dict[str, tuple[int, ModelConfig, str | None]] = {f"seed {i}": (i, config, None) for i in range(seeds)}
     jobs["without context"] = (0, replace(config, context="none"), None)
     jobs |= {f"without {name}": (0, config, name) for name in HELD_OUT}
-    found: dict[str, Any] = {"epochs": epochs, "trials": {}}
+    found: dict[str, Any] = {"schema": SCHEMAS["record of trials"], "epochs": epochs, "trials": {}}
     if record is not None and record.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
+        check_schema("record of trials", found.setdefault("schema", 1), f"record: {record}")
         if found["epochs"] != epochs:
             raise ValueError(f"record: expected trials of {epochs} epochs, got {record} with {found['epochs']}")
     columns = None

@@ -12,6 +12,7 @@ Ptychography and Beyond", https://doi.org/10.1017/S1431927619000497.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import warnings
@@ -33,6 +34,8 @@ from contextem.remarks import DiffractionWarning
 from contextem.virtual_detectors import VirtualDetectors, annulus, sum_patterns, virtual_detectors
 
 __all__ = ["MEMORY", "VirtualImages", "compute_images", "scan_geometry", "virtual_images"]
+
+logger = logging.getLogger(__name__)
 
 MEMORY = 512 * 2**20
 """Bytes that reading may take, where nothing is said."""
@@ -220,6 +223,13 @@ def compute_images(
         geometry = centre
     else:
         geometry = find_geometry(quarters, numbers, centre=centre, angular_sampling=scan.angular_sampling)
+    logger.info(
+        "%s: undiffracted beam at (%.2f, %.2f) px, %s; %d patterns",
+        scan.source,
+        *geometry.centre,
+        geometry.origin,
+        scan.patterns.count,
+    )
     masks, remarks = _masks(scan, detectors, scan.angular_sampling, geometry)
     remarks += _lone_pixels(quarters.sum(axis=0), detectors, masks)
     summed = VirtualDetectors(masks)

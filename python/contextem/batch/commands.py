@@ -13,6 +13,7 @@ import click
 
 from contextem._extras import needs_extra
 from contextem._options import Said, classifier_options, file_options, scan_options, tell_left_out
+from contextem._verbosity import VerboseGroup
 
 if TYPE_CHECKING:
     from contextem.batch.engines import Engine
@@ -23,7 +24,7 @@ FOLDER_SCANS = (".blo", ".de5", ".h5", ".hdf5", ".mib", ".zarr")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-class _Batch(click.Group):
+class _Batch(VerboseGroup):
     """Takes inputs where it is not told what to do."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from typing import Any
 
 from contextem import __version__
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS
 from contextem.batch.lock import locked
-from contextem.batch.store import SCHEMA, Record, Store
+from contextem.batch.store import Record, Store
 from contextem.columns import CLASSES
+
+logger = logging.getLogger(__name__)
 
 DEFECTS = {
     "dopant_fraction": "dopant fraction of the metal sites",
@@ -100,6 +104,7 @@ def merge(output: Path, *, zarr: bool = False) -> Merged:
         from contextem.batch.report import write_report
 
         write_report(output / "report.html", merged, groups)
+    logger.info("merged %s", merged.told())
     return merged
 
 
@@ -170,7 +175,7 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[
 def _write_summary(path: Path, merged: Merged, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write what all micrographs together have come to, by host, dopants, energy and detectors."""
     told = {
-        "schema": SCHEMA,
+        "schema": SCHEMAS["batch"],
         "micrographs": len(merged.micrographs),
         "columns": merged.columns,
         "failures": len(merged.failures),

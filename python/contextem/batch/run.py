@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from contextem.batch.lock import gate, is_alone, locked
 from contextem.batch.part import Outcome, Work
 from contextem.batch.plan import Options, Part, Shard
 from contextem.batch.store import Store, outdated_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def run(
             if outdated and not overwrite:
                 raise _others(store, outdated)
             store.replan(plan, parts)
+        logger.info("%d of %d parts to do, results in %s", len(left), len(own), work.output)
         columns, stages = 0, Counter[str]()
         for outcome in _told(engine.run(left, work), len(own), len(own) - len(left), store.log(_log_name(shard))):
             columns += outcome.record.columns
@@ -141,6 +145,9 @@ def _told(outcomes: Iterator[Outcome], parts: int, finished: int, log: Path) -> 
             columns += outcome.record.columns
             bar.set_postfix_str(f"{columns / (time.perf_counter() - start):,.0f} columns/s", refresh=False)
             bar.update()
+            logger.info("%s: %d columns, %.2f s", outcome.part, outcome.record.columns, outcome.seconds)
+            for failure in outcome.record.failures:
+                logger.info("%s: failed, %s", failure["name"], failure["reason"])
             file.write(json.dumps(_line(outcome), ensure_ascii=False) + "\n")
             file.flush()
             yield outcome

@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from contextem import __version__
 from contextem._bounds import read_json
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS, SchemaError, check_schema
 from contextem.batch.plan import Part
 from contextem.micrograph import Detector
-
-SCHEMA = 1
-"""Version of the files in the output folder."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -145,18 +144,14 @@ class Store:
         if not path.exists():
             return None
         told = read_json(path)
-        if told.pop("schema", None) != SCHEMA:
-            raise ValueError(
-                f"output: expected records of schema {SCHEMA}, got {path} of another version of contextem; choose "
-                "another folder with -o"
-            )
+        check_schema("batch", told.pop("schema", None), f"output: {path}", told.pop("contextem_version", None))
         if not _is_record(told):
             raise ValueError(f"output: expected what became of a part, got {path}; remove it, and run again")
         return Record(**told)
 
     def write_record(self, record: Record) -> None:
         """Say that a part is finished; to be done when everything else of it is written."""
-        told = {"schema": SCHEMA, **vars(record)}
+        told = {"schema": SCHEMAS["batch"], "contextem_version": __version__, **vars(record)}
         with whole_file(self._record(record.part)) as temporary:
             temporary.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
@@ -187,12 +182,15 @@ class Store:
             return {}
         try:
             told = read_json(path)
-            if told["schema"] != SCHEMA or not all(map(_is_entry, told["parts"])):
-                raise ValueError("another schema, or names of files elsewhere")
+            check_schema("batch", told["schema"], f"output: {path}", told.get("contextem_version"))
+            if not all(map(_is_entry, told["parts"])):
+                raise ValueError("names of files elsewhere")
             return {each["name"]: each for each in told["parts"]}
+        except SchemaError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"output: expected the plan of a batch of schema {SCHEMA}, got {path}; choose another folder with -o"
+                f"output: expected the plan of a batch, got {path}; choose another folder with -o"
             ) from error
 
     def replan(self, before: dict[str, dict[str, Any]], parts: Sequence[Part]) -> None:
@@ -206,7 +204,7 @@ class Store:
         after = {name: each for name, each in before.items() if each not in outdated}
         after |= {part.name: part.to_dict() for part in parts}
         if after != before:
-            told = {"schema": SCHEMA, "parts": list(after.values())}
+            told = {"schema": SCHEMAS["batch"], "contextem_version": __version__, "parts": list(after.values())}
             with whole_file(self.folder / ".batch" / "plan.json") as temporary:
                 temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

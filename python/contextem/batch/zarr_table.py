@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from contextem import __version__
 from contextem._extras import needs_extra
 from contextem._output import replaced_folder
+from contextem._schema import SCHEMAS
 from contextem.columns import CLASSES
 
 CHUNK = 1 << 16
@@ -60,7 +61,7 @@ def write_zarr(path: str | os.PathLike[str], tables: Sequence[Path], *, chunk: i
     first_rows: list[int] = []
     with replaced_folder(path) as folder:
         group = zarr.create_group(folder, zarr_format=3)
-        group.attrs.update({"rows": rows, "contextem_version": __version__})
+        group.attrs.update({"schema": SCHEMAS["classification"], "rows": rows, "contextem_version": __version__})
         writer: _Writer | None = None
         for batch in _batches(found, chunk):
             if writer is None:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from contextem import __version__
 from contextem._bounds import check_hdf5
 from contextem._files import ReadError
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS, SchemaError, check_schema
 from contextem.columns import CLASSES
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def write_hdf5(result: Classification, path: str | os.PathLike[str], *, overwrit
     import h5py
 
     with whole_file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(_HEADER)
+        file.attrs.update(_HEADER | {"schema": SCHEMAS["classification"], "contextem_version": __version__})
         for each in fields(result):
             value = getattr(result, each.name)
             if isinstance(value, np.ndarray):
@@ -88,6 +90,8 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
         If there is no such file.
     ReadError
         If it is none that `write_hdf5` wrote.
+    ValueError
+        If another version of contextem wrote it, and this one cannot read it.
     """
     import h5py
 
@@ -98,14 +102,19 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
         with h5py.File(path) as file:
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
             header = {name: attributes.pop(name, None) for name in _HEADER}
+            schema, writer = attributes.pop("schema", 1), attributes.pop("contextem_version", None)
+            if header["format"] == _HEADER["format"]:
+                check_schema("classification", schema, f"path: {path.name}", writer)
             stored = {}
             if header == _HEADER:
                 check_hdf5(file, path.name)
                 stored = {name: _value(item) for name, item in file.items()}
-    except PermissionError:
+    except (PermissionError, SchemaError):
         raise
     except Exception as error:
-        raise ReadError(f"path: {path.name} cannot be read as HDF5, it may be damaged ({' '.join(str(error).split())})") from error
+        raise ReadError(
+            f"path: {path.name} cannot be read as HDF5, it may be damaged ({' '.join(str(error).split())})"
+        ) from error
     if header != _HEADER:
         raise ReadError(f"path: expected a {_HEADER['format']} of {', '.join(CLASSES)}, got {path.name} with {header}")
     stored |= attributes

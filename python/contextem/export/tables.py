@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from contextem._extras import needs_extra
 from contextem._output import whole_file
+from contextem._schema import SCHEMAS
 from contextem.columns import CLASSES
 
 if TYPE_CHECKING:
@@ -113,13 +114,14 @@ def write_parquet(result: Classification, path: str | os.PathLike[str], *, overw
         from pyarrow import parquet
 
     told = arrow_table(result)
-    told = told.replace_schema_metadata({"contextem_summary": json.dumps(result.summary(), ensure_ascii=False)})
+    summary = json.dumps(result.summary(), ensure_ascii=False)
+    told = told.replace_schema_metadata({**told.schema.metadata, "contextem_summary": summary})
     with whole_file(path, overwrite=overwrite) as temporary:
         parquet.write_table(told, temporary)
 
 
 def arrow_table(result: Classification) -> Any:
-    """Return the table as `pyarrow.Table`: classes as a dictionary, units in the metadata of the fields.
+    """Return the table as `pyarrow.Table`: classes as a dictionary, units and schema in the metadata.
 
     Parameters
     ----------
@@ -141,4 +143,5 @@ def arrow_table(result: Classification) -> Any:
         pa.field(name, array.type, metadata={"unit": UNITS[name]} if name in UNITS else None)
         for name, array in zip(columns, arrays, strict=True)
     ]
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields_))
+    about = {"contextem_schema": str(SCHEMAS["classification"])}
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields_, metadata=about))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextem._options import Said, file_options, read_micrograph, rule_options
+from contextem._verbosity import VerboseGroup
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ _store = click.option(
 )
 
 
-@click.group()
+@click.group(cls=VerboseGroup)
 def label() -> None:
     """Label the columns of micrographs by the votes of several experts, who do not see each other's."""
 

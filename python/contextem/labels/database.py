@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from contextem._schema import SCHEMAS, check_schema
 from contextem.columns import CLASSES
 
 NETWORK_FILE_SYSTEMS = ("9p", "afs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "orangefs", "smb")
 """Beginnings of the names of file systems on other machines; what is mounted by FUSE counts as such, too."""
 
-VERSION = 1
 """Of the tables; a store of another one is refused."""
 
 _APPLICATION = 0x63544C62  # tells this store from any other file of SQLite
@@ -279,14 +279,11 @@ class Database:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != _APPLICATION:
             raise ValueError(f"{self.path}: expected a store of votes, got a database of another program")
-        if version != VERSION:
-            newer = "a newer" if version > VERSION else "an older"
-            raise ValueError(
-                f"{self.path}: expected a store of version {VERSION}, got version {version}, written by {newer} "
-                "contextem; open it with that one"
-            )
+        check_schema("store of votes", version, f"store: {self.path}")
         if _schema(connection) != _schema_of_new_store():
-            raise ValueError(f"{self.path}: expected the tables of a store of votes, got others beside or in their place")
+            raise ValueError(
+                f"{self.path}: expected the tables of a store of votes, got others beside or in their place"
+            )
 
 
 def _holds_tables(connection: sqlite3.Connection) -> bool:
@@ -350,7 +347,7 @@ def _mounts(table: str = "/proc/mounts") -> list[tuple[Path, str]]:
 def _statements() -> Iterator[str]:
     """Yield what makes a new store."""
     yield f"PRAGMA application_id = {_APPLICATION}"
-    yield f"PRAGMA user_version = {VERSION}"
+    yield f"PRAGMA user_version = {SCHEMAS['store of votes']}"
     yield from (statement for statement in re.sub(r"--.*", "", _TABLES).split(";") if statement.strip())
     for table, keys in _KEYS.items():
         refuse = f"BEGIN SELECT RAISE(ABORT, '{table}: rows are only ever added'); END"

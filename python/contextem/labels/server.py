@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -36,6 +37,8 @@ from contextem.labels.tiles import Cache, grey, png
 from contextem.labels.views import Views
 from contextem.labels.votes import RULES, Expert, Missing, OutOfOrder, Refused, VoteStore, labels_text
 from contextem.views import COLOURS, MARKERS
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 2.0
 """How long a request that came too early waits for the ones before it, s."""
@@ -436,6 +439,7 @@ def serve(
         config = uvicorn.Config(app, http="h11", log_level="warning", access_log=False, server_header=False, ws="none")
         called = socket.gethostname() if everywhere else host
         started(f"http://{f'[{called}]' if ':' in called else called}:{listening.getsockname()[1]}")
+        logger.info("serving %s", store_path)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import math
 import os
 import secrets
@@ -32,6 +33,8 @@ from contextem.labels.consensus import UNSURE, Consensus, VoteTable, dawid_skene
 from contextem.labels.database import Database
 from contextem.labels.tiles import SIDE, grey_limits, pyramid
 from contextem.micrograph import SAMPLING_RANGE, Detector, Micrograph, check_number
+
+logger = logging.getLogger(__name__)
 
 ROLES = ("expert", "chair")
 """Who votes, and who sees the votes of all and decides where they disagree."""
@@ -600,6 +603,7 @@ class VoteStore:
         if expert.role != "expert":
             raise Refused(f"expert: expected somebody who votes, got {expert.name}, the chair, who decides")
         info = self.image(image)
+        logger.debug("%s: request %d, %d actions on %s", expert.name, sequence, len(items), info.name)
         content = _sha256(repr((image, [(type(item).__name__, *item) for item in items])))
         with self._damage("actions"), self._database.transaction() as connection:
             same = (expert.id, client, sequence)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from contextem._bounds import open_npz, read_json
 from contextem._extras import needs_extra
 from contextem._output import whole_file
 from contextem._processes import process_pool
+from contextem._schema import SCHEMAS, SchemaError, check_schema
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Detector, Micrograph, check_energy
@@ -50,6 +52,8 @@ from contextem.simulate.structures import (
     doped_monolayer,
     host_of,
 )
+
+logger = logging.getLogger(__name__)
 
 METALS, CHALCOGENS = ("Mo", "W", "Nb", "Ta"), ("S", "Se", "Te")
 DOPANTS = ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu")
@@ -158,6 +162,7 @@ class SimulatedMicrograph:
             File to write.
         """
         about = {
+            "schema": SCHEMAS["simulated data set"],
             "sampling": self.micrograph.sampling,
             "source": self.micrograph.source,
             "context": self.context.to_dict(),
@@ -189,11 +194,12 @@ class SimulatedMicrograph:
         Raises
         ------
         ValueError
-            If it is none that `save` wrote.
+            If it is none that `save` wrote, or another version of contextem did and this one cannot read it.
         """
         try:
             with open_npz(path) as stored:
                 about = json.loads(str(stored["about"]))
+                check_schema("simulated data set", about.get("schema", 1), f"path: {path}")
                 context = Context.from_dict(about["context"])
                 micrograph = Micrograph(
                     stored["data"],
@@ -204,12 +210,16 @@ class SimulatedMicrograph:
                     source=about["source"],
                 )
                 columns, labels = Columns(stored["positions"], stored["sublattice"]), stored["labels"]
-        except OSError:
+        except (OSError, SchemaError):
             raise
         except Exception as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{path}: expected a simulated micrograph, got another file ({detail[:200]})") from error
-        if labels.shape != (len(columns),) or labels.dtype.kind != "i" or not np.isin(labels, range(len(CLASSES))).all():
+        if (
+            labels.shape != (len(columns),)
+            or labels.dtype.kind != "i"
+            or not np.isin(labels, range(len(CLASSES))).all()
+        ):
             raise ValueError(f"{path}: expected a class for each of {len(columns)} columns, got other labels")
         return cls(micrograph, columns, labels, context, about["conditions"])
 
@@ -757,8 +767,10 @@ def generate(
             raise ValueError(f"folder: {target} holds another data set; choose another folder")
     files = [target / f"{recipe.name}.npz" for recipe in wanted]
     missing = [(recipe, file) for recipe, file in zip(wanted, files, strict=True) if not file.exists()]
+    logger.info("%d of %d micrographs to simulate into %s", len(missing), len(files), target)
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(about | {"files": [file.name for file in files]}, indent=1))
+        told = {"schema": SCHEMAS["simulated data set"], **about, "files": [file.name for file in files]}
+        temporary.write_text(json.dumps(told, indent=1))
     write = partial(_write, engine=engine, options=options)
     with process_pool(processes) as pool:
         done: Iterator[None] = pool.map(write, missing, chunksize=4 if engine == "responses" else 1)
@@ -789,7 +801,7 @@ def manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the folder holds no data set.
+        If the folder holds no data set, or one of a version that this one cannot read.
     """
     path = Path(folder) / "manifest.json"
     if not path.is_file():
@@ -797,6 +809,7 @@ def manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"folder: expected a data set with a manifest.json, got {folder}; `contextem simulate` writes one"
         )
     known: dict[str, Any] = {"engine": "responses"} | read_json(path)
+    check_schema("simulated data set", known.pop("schema", 1), f"folder: {folder}")
     names = known.get("files")
     if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise ValueError(f"folder: expected names of files in {path}, got others")
