@@ -68,7 +68,7 @@ class Scan:
         """Read patterns into a buffer that is used again, and sum them there if asked to."""
         step = max(1, n_bytes // self.pattern_bytes)
         buffer = np.empty((step, self.side, self.side), np.uint16)
-        with open(self.path, "rb", buffering=0) as file:
+        with self.path.open("rb", buffering=0) as file:
             file.seek(HEADER + part[0] * self.pattern_bytes)
             for block in self.blocks(part, n_bytes):
                 patterns = buffer[: block.stop - block.start]
@@ -78,7 +78,7 @@ class Scan:
 
     def map(self, sums: np.ndarray | None, part: tuple[int, int]) -> None:
         """Map the file and sum it where it is, or copy it into a buffer that is used again."""
-        with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             patterns = np.frombuffer(mapped, np.uint16, offset=HEADER).reshape(-1, self.side, self.side)
             buffer = np.empty((max(1, BLOCK // self.pattern_bytes), self.side, self.side), np.uint16)
             for block in self.blocks(part, BLOCK if sums is None else LARGE_BLOCK):

@@ -61,7 +61,12 @@ ANGULAR_SAMPLING = 6.0
 
 
 def write_scan(path: Path, images: dict[str, np.ndarray], *, side: int = 64) -> None:
-    """Write diffraction patterns whose sums over the annuli are the images, counts, and which have a bright disc."""
+    """Write the patterns of `scan_patterns` as NPY."""
+    np.save(path, scan_patterns(images, side=side))
+
+
+def scan_patterns(images: dict[str, np.ndarray], *, side: int = 64) -> np.ndarray:
+    """Return diffraction patterns whose sums over the annuli are the images, counts, and which have a bright disc."""
     shape = next(iter(images.values())).shape
     patterns = np.zeros((*shape, side, side), np.uint16)
     rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
@@ -72,17 +77,17 @@ def write_scan(path: Path, images: dict[str, np.ndarray], *, side: int = 64) -> 
         share, rest = np.divmod(counts, len(seen))
         flat = patterns.reshape(*shape, -1)
         flat[..., seen] = share[..., None] + (np.arange(len(seen)) < rest[..., None])
-    np.save(path, patterns)
+    return patterns
 
 
-def scan_images() -> dict[str, np.ndarray]:
-    """Return what two detectors see of the same monolayer, counts, at 0.2 Å/px."""
+def scan_images(dopant: str = "Cr", size: float = 22.0) -> dict[str, np.ndarray]:
+    """Return what two detectors see of the same monolayer, WSe2, counts, at 0.2 Å/px."""
     detectors = {name: Detector(name, *angles) for name, angles in ANNULI.items()}
-    made = simulate_micrograph("WSe2", "Cr", 80e3, detectors["HAADF"], 5, size=22.0, sampling=0.2, dose=5000.0)
+    made = simulate_micrograph("WSe2", dopant, 80e3, detectors["HAADF"], 5, size=size, sampling=0.2, dose=5000.0)
     groups = column_groups(
         made.scene.layer,
         "WSe2",
-        "Cr",
+        dopant,
         80e3,
         detectors["MAADF"],
         source_size=made.conditions["source_size"],

@@ -17,6 +17,11 @@ hypothesis.settings.register_profile(
     "deterministic", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=50
 )
 hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("deterministic"), max_examples=8)
+hypothesis.settings.register_profile(  # of a mutant it matters that a test fails, not on how small an example
+    "unshrunk",
+    hypothesis.settings.get_profile("deterministic"),
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 hypothesis.settings.load_profile("deterministic")
 
 

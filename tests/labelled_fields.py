@@ -39,7 +39,7 @@ def read_field(folder, name):
 
 
 def read_labels(path):
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     positions = np.array([[float(row["row"]), float(row["column"])] for row in rows])
     return positions, np.array([CLASSES.index(row["class"]) for row in rows])

@@ -7,6 +7,7 @@ import contextem as ctm
 from contextem.angles import detector_at, estimate_angles, expected_brightness
 from contextem.evidence import with_angles
 from contextem.neighbours import neighbourhood
+from contextem.remarks import ClassificationWarning, ContextWarning
 from contextem.responses import ANGLE_RANGES, DETECTOR_ANGLES, THERMAL_CHALCOGEN, THERMAL_METAL, library
 from contextem.simulate.dataset import simulate_micrograph
 from contextem.simulate.render import Group, superpose
@@ -127,7 +128,7 @@ def test_where_either_sublattice_may_be_the_metals_both_count():
         "WSe2", None, 80e3, ctm.Detector("MAADF", 51, 130), 2, **CLEAN | {"vacancy_fraction": 0.0}
     )
     with pytest.warns(
-        UserWarning, match=r"^sublattices: which one is the metal's is certain to \d\d % only in grain 0"
+        ClassificationWarning, match=r"^sublattices: which one is the metal's is certain to \d\d % only in grain 0"
     ):
         result = ctm.classify(made.micrograph, ctm.Context("WSe2", energy=80e3, detector="MAADF"))
     ways = result.provenance["collection_angles_by_image"]
@@ -144,7 +145,9 @@ def test_where_either_sublattice_may_be_the_metals_both_count():
 )
 def test_a_detector_that_does_not_give_the_brightness_that_is_seen_is_warned_of(true, stated):
     made = simulate_micrograph("MoS2", "V", 80e3, ctm.Detector(*true), 5, **CLEAN)
-    with pytest.warns(UserWarning, match=r"looks less like MoS2 on|or have the collection angles estimated") as caught:
+    with pytest.warns(
+        ContextWarning, match=r"looks less like MoS2 on|or have the collection angles estimated"
+    ) as caught:
         result = ctm.classify(made.micrograph, ctm.Context("MoS2", "V", 80e3, stated))
     assert result.provenance["warnings"] == [str(each.message) for each in caught]
 
@@ -165,7 +168,7 @@ def test_an_estimate_is_plain_values_and_its_context_says_where_the_angles_come_
 @pytest.mark.parametrize("field", [2, 11])
 def test_the_lower_angle_image_of_the_real_fields_stated_as_haadf_is_warned_of(experimental_data, field):
     micrograph = ctm.read(experimental_data / f"ti_wse2_field{field}_adf2.dm4", detector="HAADF")
-    with pytest.warns(UserWarning, match=r"looks less like WSe2 on HAADF of .* than like WSe2 on ADF of 3\d to"):
+    with pytest.warns(ContextWarning, match=r"looks less like WSe2 on HAADF of .* than like WSe2 on ADF of 3\d to"):
         ctm.classify(micrograph, ctm.Context("WSe2", "Ti", energy=80e3))
 
 

@@ -1,7 +1,9 @@
 """The rules the tree follows: who imports whom, types, style, and a light import."""
 
+import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -17,6 +19,10 @@ def run(*command):
     return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def built(name):
+    return pytest.importorskip(f"contextem.{name}", reason=f"{name} was not built", exc_type=ImportError)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -28,6 +34,44 @@ def run(*command):
 def test_rule_holds(command):
     done = run(*command)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+MACHINERY = r"""
+contextem\._c\w+\.\w+\.__pybind11_\w+
+contextem\._c\w+\.(\w+Table|Points|VirtualDetectors)
+"""
+"""What pybind11 adds to classes: entries of its own, and a metaclass."""
+
+
+@pytest.mark.parametrize("name", ["_core", "_cuda"])
+def test_stubs_name_what_the_extension_has(name, tmp_path):
+    built(name)
+    (tmp_path / "allowed").write_text(MACHINERY)
+    (tmp_path / "mypy.ini").write_text("[mypy]\nfollow_imports = skip\n")
+    options = ("--allowlist", tmp_path / "allowed", "--mypy-config-file", tmp_path / "mypy.ini")
+    done = run("-m", "mypy.stubtest", f"contextem.{name}", *options, "--ignore-unused-allowlist")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["_core", "_cuda"])
+def test_stubs_have_the_parameters_of_the_extension(name):
+    """Names, order and what has a default, by the first line that pybind11 writes into each docstring."""
+    extension = built(name)
+    stub = ast.parse((ROOT / f"python/contextem/{name}.pyi").read_text())
+    found = 0
+    for node in stub.body:
+        for function in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+                continue
+            owner = getattr(extension, node.name) if isinstance(node, ast.ClassDef) else extension
+            line = getattr(owner, function.name).__doc__.splitlines()[0]
+            told = ast.parse(f"def {line.replace(' | ', ' or ')}: ...").body[0]
+            for one in (function.args, told.args):
+                one.names = [each.arg for each in one.args]
+            assert function.args.names == told.args.names, function.name
+            assert list(map(ast.dump, function.args.defaults)) == list(map(ast.dump, told.args.defaults)), function.name
+            found += 1
+    assert found > 10
 
 
 def test_kernels_are_formatted():
@@ -68,6 +112,40 @@ def modules():
     return [
         module.name for module in pkgutil.walk_packages(contextem.__path__, "contextem.") if "._c" not in module.name
     ]
+
+
+DOCUMENTED = {"GL05", "GL06", "GL07", "PR02", "PR05", "PR06", "PR10"}
+"""Rules of numpydoc: sections that it knows, in its order, and parameters that there are."""
+
+
+@pytest.mark.parametrize("name", modules())
+def test_docstrings_tell_of_the_parameters_there_are(name):
+    """All of them, too, wherever there is a section of parameters, and on public names."""
+    from numpydoc.validate import validate
+
+    import contextem
+
+    wrong = []
+    for thing, value in public(importlib.import_module(name)):
+        found = validate(f"{name}.{thing}")
+        doc = inspect.getdoc(value) or ""
+        exported = value is getattr(contextem, thing, None) and "Attributes\n---" not in doc
+        whole = exported or "Parameters\n---" in doc
+        wrong += [
+            f"{thing}: {said}" for code, said in found["errors"] if code in DOCUMENTED or (whole and code == "PR01")
+        ]
+    assert wrong == []
+
+
+def public(module):
+    """Yield names and values of the functions and classes that a module defines, and of their methods."""
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__ or not callable(value):
+            continue
+        yield name, value
+        for inner, method in vars(value).items() if inspect.isclass(value) else ():
+            if not inner.startswith("_") and (inspect.isfunction(method) or isinstance(method, property)):
+                yield f"{name}.{inner}", method
 
 
 @pytest.mark.parametrize("name", modules())

@@ -7,6 +7,7 @@ from test_calibration import A, honeycomb
 import contextem as ctm
 from contextem.background import HEAVY, haze, local_background
 from contextem.neighbours import neighbourhood
+from contextem.remarks import ClassificationWarning
 from contextem.simulate.dataset import simulate_micrograph
 
 SAMPLING = 0.2
@@ -62,7 +63,9 @@ def test_columns_under_heavy_carbon_are_flagged_and_not_counted():
     peak = np.quantile(image, 0.99) - np.quantile(image, 0.05)
     cloud = 3.0 * peak * np.exp(-((row - 50.0) ** 2 + (column - 50.0) ** 2) / (2 * 25.0**2))
     noisy = image + np.random.default_rng(0).poisson(cloud)
-    with pytest.warns(UserWarning, match=r"^columns: \d\d % look like none of the classes; .* or carbon in the image$"):
+    with pytest.warns(
+        ClassificationWarning, match=r"^columns: \d\d % look like none of the classes; .* or carbon in the image$"
+    ):
         result = ctm.classify(ctm.Micrograph(noisy, 0.2), ctm.Context("WSe2", "Cr", 80e3, "HAADF"))
     distance = np.hypot(*(result.positions - 50.0).T)
     assert result.contaminated[distance < 20.0].mean() > 0.95

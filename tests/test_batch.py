@@ -50,7 +50,7 @@ def rows_of(path):
 # What comes out
 
 
-def test_each_input_has_a_table_and_all_of_them_are_one(campaign, done):
+def test_each_input_has_a_table_and_all_of_them_are_one(done):
     names = ["field 0.tif", "field 1.tif", "field 2.tif", "series.npy"]
     assert sorted(path.name for path in (done / "columns").iterdir()) == [f"{name}.parquet" for name in names]
     table = parquet.read_table(done / "columns")
@@ -348,7 +348,7 @@ def test_small_file_system_that_fills_up(campaign, done, tmp_path):
     try:
         full = contextem("batch", campaign, "-o", output, "--workers", "1")
         assert full.returncode == 2 and "no space left on device" in full.stderr, full.stderr
-        assert not [path for path in output.rglob(".*.parquet")]
+        assert not list(output.rglob(".*.parquet"))
         subprocess.run(["mount", "-o", "remount,size=64m", output], check=True)
         assert run(campaign, "-o", output).exit_code == 1
         assert digests(output) == digests(done)

@@ -389,7 +389,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         written(tmp_path, campaign(4))
     assert path.read_bytes() == before
-    assert not [each for each in tmp_path.rglob(".*")]
+    assert not list(tmp_path.rglob(".*"))
 
 
 # In a browser

@@ -68,7 +68,7 @@ def test_columns_are_those_of_classify_with_both_images(folder, images, tmp_path
     assert summary["geometry"]["centre"] == pytest.approx([31.5, 31.5], abs=0.01)
 
 
-def test_annuli_on_the_command_line_stand_before_those_of_files(folder, images, tmp_path):
+def test_annuli_on_the_command_line_stand_before_those_of_files(folder, tmp_path):
     result = run(folder / "scan.npy", "-o", tmp_path, "--annulus", "HAADF", *ANNULI["HAADF"])
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["scan.npy.HAADF-70-190.tif"]

@@ -9,6 +9,7 @@ from scipy import ndimage
 import contextem as ctm
 from contextem.calibration import DISAGREEMENT, calibrate
 from contextem.columns import Columns, find_columns
+from contextem.remarks import SamplingWarning
 from contextem.scores import score_columns
 from contextem.simulate.dataset import simulate_micrograph
 
@@ -105,7 +106,7 @@ def test_a_header_that_is_far_off_is_doubted():
     made = simulate_micrograph("MoS2", "V", 80e3, "HAADF", 4, sampling=0.2, dose=8000.0, strain=0.0, drift=0.0)
     stated = ctm.Micrograph(made.micrograph.data, 0.2 * 1.08)
     with pytest.warns(
-        UserWarning, match=r"^sampling: 0.[12]\d* Å/px by the lattice of MoS2 is 7 % below the 0.216 Å/px stated"
+        SamplingWarning, match=r"^sampling: 0.[12]\d* Å/px by the lattice of MoS2 is 7 % below the 0.216 Å/px stated"
     ):
         result = ctm.classify(stated, ctm.Context("MoS2", "V", energy=80e3, detector="HAADF"))
     assert [each[:9] for each in result.provenance["warnings"]] == ["sampling:"]

@@ -132,7 +132,7 @@ def test_nothing_is_overwritten_where_that_is_refused(result, tmp_path):
     assert (tmp_path / "a.csv").read_text() == "mine"
 
 
-def test_a_failed_write_leaves_nothing(result, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_nothing(result, tmp_path):
     broken = Classification(
         **{**{f: getattr(result, f) for f in result.__dataclass_fields__}, "provenance": {"bad": object()}}
     )

@@ -306,7 +306,7 @@ def summary_of(path):
     return json.loads(path.read_text())
 
 
-def test_what_is_said_beside_the_files(folder, tmp_path):
+def test_what_is_said_beside_the_files(folder):
     (folder / "notes.txt").write_text("")
     (folder / "c.yaml").write_text("sampling: 0.25")
     (folder / "feild.yaml").write_text("sampling: 0.3")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from statsmodels.stats import inter_rater
 
 from contextem.columns import CLASSES
+from contextem.labels import consensus
 from contextem.labels.consensus import (
     UNSURE,
     VoteTable,
@@ -154,6 +155,16 @@ def test_dawid_skene_follows_its_formulas(table, a, turns):
 def test_no_turn_lowers_the_objective(table, a):
     found = consensus_of(table, dawid_skene, smoothing=a, iterations=50)
     assert (np.diff(found.objective) >= -1e-9 * (1 + abs(found.objective[:-1]))).all()
+
+
+def test_dawid_skene_turns_until_nothing_moves_or_as_often_as_it_may():
+    table = np.array([[0, 0, 1], [1, 1, 1], [0, 2, 0], [3, 3, 3]])
+    for turns in (1, 4):
+        found = consensus_of(table, dawid_skene, iterations=turns, tolerance=0.0)
+        assert len(found.objective) == turns and not found.converged
+    # one mind and no smoothing: the shares of the votes are the posteriors already
+    found = consensus_of([[0, 0], [1, 1]], dawid_skene, smoothing=0.0, tolerance=0.0)
+    assert len(found.objective) == 1 and found.converged
 
 
 TRUTH = np.random.default_rng(5).choice(5, 6000, p=[0.42, 0.08, 0.35, 0.1, 0.05])
@@ -420,6 +431,22 @@ def test_bootstrap_depends_on_the_seed_only():
     assert one == two != other
 
 
+def test_draws_are_made_in_blocks_that_do_not_show(monkeypatch):
+    votes = votes_of(uneven(6))
+    drawn = []
+
+    def alpha(votes, weights):
+        drawn.append(weights.shape)
+        return krippendorff_alpha(votes, weights)
+
+    whole = bootstrap(votes, alpha, repeats=50)
+    assert drawn[0] == drawn[1][1:] and drawn[1:] == [(50, *drawn[0])]
+    monkeypatch.setattr(consensus, "_BLOCK", 8 * drawn[0][0] + 1)
+    drawn.clear()
+    assert bootstrap(votes, alpha, repeats=50).interval_95 == whole.interval_95
+    assert [shape[0] for shape in drawn[1:]] == [8] * 6 + [2]
+
+
 def test_draws_that_a_statistic_is_undefined_for_are_left_out():
     """Four columns in five are metal to both: a draw without the fifth has nothing to disagree on."""
     found = bootstrap(votes_of([[0, 0]] * 4 + [[1, 0]]), krippendorff_alpha)
@@ -483,6 +510,7 @@ def test_a_vote_on_a_column_that_is_not_there_is_an_error():
         (([1], [1], [-1]), ValueError, "label: expected classes 0 to 4, or 5 for unsure, got -1"),
         (([1], [1], [256]), ValueError, "label: .* got 256"),
         (([1, 1], [4, 4], [0, 5]), ValueError, "got more of expert 4 for column 1: keep the last"),
+        (([1, 8, 8, 8], [4, 4, 9, 9], [0, 0, 0, 0]), ValueError, "got more of expert 9 for column 8: keep the last"),
     ],
 )
 def test_votes_that_are_none_are_named(arguments, error, words):
@@ -499,6 +527,7 @@ def test_votes_that_are_none_are_named(arguments, error, words):
         (unanimity, {"quorum": 0}, "quorum: "),
         (dawid_skene, {"certainty": 0.5}, "certainty: "),
         (dawid_skene, {"smoothing": -0.1}, "smoothing: expected a finite number from 0, got -0.1"),
+        (dawid_skene, {"smoothing": math.inf}, "smoothing: expected a finite number from 0, got inf"),
         (dawid_skene, {"tolerance": math.nan}, "tolerance: "),
         (dawid_skene, {"iterations": 0}, "iterations: expected an integer from 1, got 0"),
     ],

@@ -56,7 +56,7 @@ def mendeleev_table() -> dict[str, str]:
         rows = session.query(Element.symbol, Element.econf).all()
         session.close()
         session.get_bind().dispose()
-    return {symbol: configuration for symbol, configuration in rows}
+    return dict(map(tuple, rows))
 
 
 def context(**changes) -> Context:

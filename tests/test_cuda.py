@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 import contextem as ctm
 from contextem import _arrays, _kernels, adjoint
+from contextem.peaks import response_maxima
 from contextem.virtual_detectors import VirtualDetectors, sum_patterns, virtual_detectors
 
 BUILT = _kernels.describe()["cuda"] == "built"
@@ -262,7 +263,7 @@ def test_the_device_is_that_of_the_array(cupy, extension, device):
     assert made_on == source.device == out.device == device
 
 
-def test_out_of_memory_is_one_sentence(cupy, extension, monkeypatch):
+def test_out_of_memory_is_one_sentence(cupy, extension):
     class OutOfMemoryError(RuntimeError):
         pass
 
@@ -324,6 +325,28 @@ def test_the_extension_checks_what_it_is_given(cupy):
 
 
 @needs_extension
+def test_the_extension_checks_images_and_responses(cupy):
+    from contextem import _cuda
+
+    def describe(*shape, dtype=np.float64, step=1):
+        return _arrays.device_array(DeviceLookalike(np.zeros((*shape[:-1], shape[-1] * step), dtype)[..., ::step]))
+
+    image, out = describe(4, 4), describe(4, 4)
+    for sigma in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="sigma: expected a positive width in px"):
+            _cuda.peak_response(image, sigma, out, 0)
+    with pytest.raises(ValueError, match="image: expected at least one pixel"):
+        _cuda.peak_response(describe(0, 4), 1.0, describe(0, 4), 0)
+    with pytest.raises(TypeError, match="response: expected float32 or float64, got int32"):
+        _cuda.count_maxima(describe(4, 4, dtype=np.int32), 0.0, describe(9), describe(1), 0)
+    if _kernels.describe()["cuda_devices"] > 0:
+        with pytest.raises(ValueError, match="response: expected rows of adjacent pixels; copy it first"):
+            _cuda.count_maxima(describe(4, 4, step=2), 0.0, describe(9), describe(1), 0)
+        with pytest.raises(ValueError, match=r"scratch: expected \d+ bytes as uint8"):
+            _cuda.count_maxima(image, 0.0, describe(9, dtype=np.uint8), describe(1), 0)
+
+
+@needs_extension
 def test_a_machine_without_a_device_gets_the_reason(cupy):
     if _kernels.describe()["cuda_devices"] > 0:
         pytest.skip("this machine has a CUDA device")
@@ -332,6 +355,8 @@ def test_a_machine_without_a_device_gets_the_reason(cupy):
         ctm.extract_patches(image, positions, 9)
     with pytest.raises(RuntimeError, match="CUDA error: "):
         ctm.column_moments(image, positions, ctm.ZernikeBasis(2, 9))
+    with pytest.raises(RuntimeError, match="CUDA error: "):
+        response_maxima(image, 9.0, capacity=5)
 
 
 # ---- with a device ---------------------------------------------------------------------------------------------------
@@ -500,6 +525,66 @@ def test_graphs_are_captured_and_played_again(cuda_arrays):
     graph.replay()
     assert (captured == ctm.column_moments(image, positions, basis)).all()
     assert (slopes == adjoint.column_moments_position_gradient(captured, image, positions, basis)).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 70), (3, 3), (33, 129), (500, 700), (1037, 2001)])
+def test_peaks_are_those_of_the_host_to_the_last_bit(cuda_arrays, shape, dtype):
+    image = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    on_card, wide = cuda_arrays(image), cuda_arrays(np.repeat(np.asfortranarray(image), 2, axis=1))[:, ::2]
+    for a in (5.0, 19.0, 32.0, 100.0):
+        response = _kernels.peak_response(image, max(0.12 * a, 0.8))
+        for pixels in (on_card, wide):
+            np.testing.assert_array_equal(_kernels.peak_response(pixels, max(0.12 * a, 0.8)).cpu().numpy(), response)
+        for threshold in (0.0, 0.5 * float(response.max())):
+            for capacity in (None, 0, 7, response.size + 5):
+                expected = response_maxima(image, a, threshold=threshold, capacity=capacity)
+                found = response_maxima(on_card, a, threshold=threshold, capacity=capacity)
+                for one, other in zip(found, expected, strict=True):
+                    assert one.is_cuda
+                    np.testing.assert_array_equal(one.cpu().numpy(), other)
+
+
+@pytest.mark.gpu
+def test_every_pixel_of_a_plateau_is_a_peak_on_the_device_too(cuda_arrays):
+    response = np.ones((300, 1000), np.float32)
+    positions, heights, count = _kernels.local_maxima_on_device(cuda_arrays(response), 0.0, None)
+    assert int(count[0]) == len(positions) == 298 * 998 and (heights == 1).all()
+    np.testing.assert_array_equal(positions.cpu().numpy(), _kernels.local_maxima(response)[0])
+
+
+@pytest.mark.gpu
+def test_peaks_in_a_graph_and_on_a_stream_of_the_caller(cuda_arrays):
+    import torch
+
+    rng = np.random.default_rng(0)
+    images = [rng.normal(size=(400, 300)).astype(np.float32) for _ in range(2)]
+    image, expected = cuda_arrays(images[0]), [response_maxima(each, 16.0, capacity=2000) for each in images]
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        found = response_maxima(image, 16.0)
+    stream.synchronize()
+    np.testing.assert_array_equal(found.positions.cpu().numpy(), response_maxima(images[0], 16.0).positions)
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="capacity: expected a number of peaks to make"):
+        warnings.simplefilter("ignore")  # the graph remains empty
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            response_maxima(image, 16.0)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = response_maxima(image, 16.0, capacity=2000)
+    for each, wanted in zip(images, expected, strict=True):
+        image.copy_(cuda_arrays(each))
+        graph.replay()
+        for one, other in zip(captured, wanted, strict=True):
+            np.testing.assert_array_equal(one.cpu().numpy(), other)
+
+
+@pytest.mark.gpu
+def test_a_filter_too_wide_for_the_device_is_one_sentence(cuda_arrays):
+    with pytest.raises(ValueError, match=r"sigma: expected at most \d+\.\d+ px on this device, got 60\.\d+; bin the"):
+        response_maxima(cuda_arrays(np.zeros((50, 50), np.float32)), 500.0)
 
 
 @pytest.mark.gpu

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -68,9 +67,7 @@ def test_all_kernels_compile_for_all_architectures_and_the_main_ones_do_not_spil
     assert run.returncode == 0, run.stderr
     commands = json.loads((tmp_path / "compile_commands.json").read_text())
     sources = [command for command in commands if command["file"].endswith(".cu")]
-    assert {os.path.basename(source["file"]) for source in sources} == {
-        p.name for p in (ROOT / "cuda/src").glob("*.cu")
-    }
+    assert {Path(source["file"]).name for source in sources} == {p.name for p in (ROOT / "cuda/src").glob("*.cu")}
     found: list[Kernel] = []
     for source in sources:
         run = subprocess.run(source["command"], shell=True, cwd=source["directory"], capture_output=True, text=True)
@@ -91,7 +88,9 @@ def test_all_kernels_compile_for_all_architectures_and_the_main_ones_do_not_spil
 def test_the_ladder_of_kernels_compiles_with_the_line_it_gives(tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("not on PATH: nvcc")
-    (line,) = re.findall(r"^//   (nvcc .*) && \./ladder$", (ROOT / "benchmarks/kernels/moments.cu").read_text(), re.M)
+    (line,) = re.findall(
+        r"^//   (nvcc .*) && \./ladder$", (ROOT / "benchmarks/kernels/moments.cu").read_text(), re.MULTILINE
+    )
     # where there is no device there is none to ask; the library is built by the tests of the C++ library
     line = line.replace("-arch=native", "-arch=sm_90").replace("cpp/src/*.cpp -o ladder", f"-dc -odir {tmp_path}")
     strict = f"{line} -Xcompiler=-Wall,-Wextra --Werror=all-warnings"

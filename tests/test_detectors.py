@@ -9,6 +9,7 @@ from scipy import ndimage
 import contextem as ctm
 from contextem.detectors import GAIN, combine, strangers, superimpose
 from contextem.model import Prediction
+from contextem.remarks import RegistrationWarning
 from contextem.scores import score_columns
 from contextem.series import average, average_by_detector, register
 from contextem.simulate.dataset import column_groups, simulate_micrograph
@@ -129,10 +130,10 @@ def test_an_image_of_another_area_is_told_from_one_recorded_at_once(pair):
     elsewhere = ctm.Micrograph(other.micrograph.data, 0.2, 80e3, two.detector, source="other.dm4")
     assert elsewhere.shape == one.shape
     (remark,) = strangers([one, elsewhere])
-    assert remark.startswith("micrograph: other.dm4 hardly looks like ")
-    with pytest.warns(UserWarning) as caught:
+    assert str(remark).startswith("micrograph: other.dm4 hardly looks like ")
+    with pytest.warns(RegistrationWarning) as caught:
         result = ctm.classify([one, elsewhere], ctm.Context("MoS2", "Cr"), columns=made.columns)
-    assert remark in result.provenance["warnings"] == [str(each.message) for each in caught]
+    assert str(remark) in result.provenance["warnings"] == [str(each.message) for each in caught]
 
 
 @pytest.mark.experimental

@@ -26,6 +26,7 @@ from contextem import virtual
 from contextem.diffraction import read_scan, wavelength
 from contextem.geometry import Geometry, NoDiscError, find_disc, find_geometry, share_on_detector
 from contextem.micrograph import Detector, ReadError
+from contextem.remarks import DiffractionWarning
 from contextem.virtual import scan_geometry, virtual_images
 
 ROWS, COLUMNS, SIDE = 9, 7, 48
@@ -657,13 +658,13 @@ def test_descan_is_told(tmp_path):
     np.save(tmp_path / "scan.npy", data)
     scan = read_scan(tmp_path / "scan.npy", sampling=0.2, angular_sampling=MRAD)
     assert scan_geometry(scan).descan == pytest.approx(3.0, abs=0.2)
-    with pytest.warns(UserWarning, match=r"^scan.npy: the undiffracted beam moves by [23]\.\d px over the scan"):
+    with pytest.warns(DiffractionWarning, match=r"^scan.npy: the undiffracted beam moves by [23]\.\d px over the scan"):
         virtual_images(scan, DETECTORS[:1])
 
 
 def test_a_centre_that_is_not_that_of_the_disc_is_told(npy):
     with pytest.warns(
-        UserWarning, match=r"^scan.npy: the centre that is given, \(25.0, 22.5\) px, is 3.5 px from that of"
+        DiffractionWarning, match=r"^scan.npy: the centre that is given, \(25.0, 22.5\) px, is 3.5 px from that of"
     ):
         virtual_images(npy, DETECTORS[:1], centre=CENTRE[::-1])
 
@@ -687,11 +688,11 @@ def test_pixels_of_other_types(tmp_path, dtype):
 
 def test_annuli_that_leave_the_detector_or_reach_the_beam_are_told(npy):
     with pytest.warns(
-        UserWarning, match=r"^scan.npy: \d\d% of the annulus of HAADF \(60 to 120 mrad\) is on the detector"
+        DiffractionWarning, match=r"^scan.npy: \d\d% of the annulus of HAADF \(60 to 120 mrad\) is on the detector"
     ):
         virtual_images(npy, [Detector("HAADF", 60, 120)])
     with pytest.warns(
-        UserWarning, match=r"reaches 3\d\.\d mrad and with that into the annulus of LAADF \(20 to 60 mrad\)"
+        DiffractionWarning, match=r"reaches 3\d\.\d mrad and with that into the annulus of LAADF \(20 to 60 mrad\)"
     ):
         virtual_images(npy, [Detector("LAADF", 20, 60)])
 
@@ -701,7 +702,7 @@ def test_a_hot_pixel_is_told(tmp_path):
     data[:, :, 22, 8] = 5000
     np.save(tmp_path / "scan.npy", data)
     scan = read_scan(tmp_path / "scan.npy", sampling=0.2, angular_sampling=MRAD)
-    with pytest.warns(UserWarning, match=r"^scan.npy: the pixel at \(22, 8\) makes \d\d% of the image of HAADF"):
+    with pytest.warns(DiffractionWarning, match=r"^scan.npy: the pixel at \(22, 8\) makes \d\d% of the image of HAADF"):
         virtual_images(scan, DETECTORS[:1])
 
 

@@ -1,7 +1,6 @@
 """Exports of a classification, each opened by the program it is meant for."""
 
 import json
-import os
 import sys
 from dataclasses import dataclass, field, fields, replace
 
@@ -97,7 +96,7 @@ def test_an_existing_file_is_replaced_or_kept_as_told(writer, result, micrograph
     assert path.read_text() == "mine"
     write(result, writer, path, micrograph)
     assert path.read_bytes() != b"mine"
-    assert os.listdir(path.parent) == ["a.hspy"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 FAILING = {
@@ -123,7 +122,7 @@ def test_a_failing_write_leaves_nothing_new_and_keeps_the_old(writer, when, resu
         with pytest.raises(OSError, match="no space left"):
             write(result, writer, path, micrograph)
     assert path.read_text() == "mine"
-    assert os.listdir(tmp_path) == ["a.hspy"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("writer", ["to_parquet", "to_json", "to_hdf5", "to_emd"])

@@ -146,7 +146,7 @@ def test_scores_are_those_counted_by_hand(field, store):
     assert f"left out: {disputed} disputed columns, {unlabelled} unlabelled ones" in found.table()
 
 
-def test_a_labelled_column_that_is_not_found_is_missed_and_a_disputed_one_is_not(field, store):
+def test_a_labelled_column_that_is_not_found_is_missed_and_a_disputed_one_is_not(store):
     labels = finetune.read_labels(store[0])
     (image,) = labels.images
     hollow = np.argmin(np.hypot(*(image.positions - 120.0).T))
@@ -362,7 +362,7 @@ def run(*arguments):
     return done.exit_code, done.output
 
 
-def test_commands(store, tmp_path, monkeypatch):
+def test_commands(store, tmp_path):
     path, votes = store
     _, disputed, unlabelled = by_hand(votes)
     code, told = run("evaluate", "--labels", path, "-o", tmp_path / "scores")

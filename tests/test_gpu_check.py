@@ -47,7 +47,7 @@ def test_a_dry_run_checks_every_section(gpu_check, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("broken", ["patch_moments", "column_moments", "extract_patches"])
-def test_a_wrong_result_is_found(gpu_check, monkeypatch, tmp_path, broken):
+def test_a_wrong_result_is_found(gpu_check, monkeypatch, broken):
     right = getattr(ctm, broken)
 
     def wrong(*arguments, backend=None, **options):

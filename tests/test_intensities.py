@@ -72,7 +72,7 @@ def test_palladium_is_read_off_the_line_between_molybdenum_and_tellurium():
 
 
 def test_interpolated_peaks_rise_with_the_atomic_number():
-    between = [symbol for symbol in SYMBOLS[atomic_number("Mo") - 1 : atomic_number("Te")]]
+    between = SYMBOLS[atomic_number("Mo") - 1 : atomic_number("Te")]
     peaks = [column_peak(symbol, 80e3, HAADF) for symbol in between]
     assert between[-1] == "Te"
     assert (np.diff(peaks) > 0).all()

@@ -214,7 +214,7 @@ class Desk:
                 .filter(k => present[k] && label[k] >= 0).map(k => [ids[k], label[k]]);
             }"""
         )
-        return {number: vote for number, vote in pairs}
+        return dict(pairs)
 
     @property
     def current(self):
@@ -669,7 +669,7 @@ def round_of_three(tmp_path, browser):
     served.kill()
 
 
-def test_the_chair_decides_what_is_disputed_and_exports(round_of_three, browser, tmp_path):
+def test_the_chair_decides_what_is_disputed_and_exports(round_of_three, browser):
     served, said = round_of_three
     chair = Desk(served, browser, "the chair", role="chair")
     page = chair.page

@@ -14,6 +14,7 @@ from contextem.columns import CLASSES
 from contextem.context import Context
 from contextem.contrast import contrast_blocks
 from contextem.model import Model, Prediction, load_model, packaged_model
+from contextem.remarks import ExtrapolationWarning
 
 LATTICE = ModelConfig(n_max=6, size=16, width=16, heads=2, depth=2, tokens=4, hidden=24)
 PAPER = replace(LATTICE, kind="paper", context="composition")
@@ -253,7 +254,7 @@ def test_conditions_and_elements_it_was_not_trained_with_are_told():
     assert len(model.context_features(CONTEXT)) == 10
     with pytest.raises(ValueError, match=r"trained with \(80 keV HAADF\), got 200 keV MAADF"):
         model.context_features(OTHER)
-    with pytest.warns(UserWarning, match="not trained on MoS2 and V; its probabilities are extrapolated"):
+    with pytest.warns(ExtrapolationWarning, match="not trained on MoS2 and V; its probabilities are extrapolated"):
         model.context_features(Context("MoS2", "V", energy=80e3, detector="HAADF"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import stand_in_card
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from contextem import _core, _kernels, reference
 from contextem.lattice import find_frames
-from contextem.peaks import Peaks, find_peaks, peak_response
+from contextem.peaks import Peaks, find_peaks, peak_response, response_maxima
 
 SHAPES = [(1, 1), (1, 9), (7, 2), (3, 3), (33, 70), (130, 201)]
 A = 16.0  # lattice constant of the crystals below, px
@@ -113,6 +114,49 @@ def test_strength_is_relative_to_the_peaks_near_by():
     assert len(peaks.strength) == 36
     np.testing.assert_allclose(peaks.strength, 1.0)
     np.testing.assert_array_equal(find_peaks(np.zeros((5, 5))).strength, [])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.15, 100.0])
+def test_maxima_of_the_response_above_a_threshold(threshold):
+    image = crystal(96, vacant=0.0)[0] - 0.3
+    positions, heights, count = response_maxima(image, A, width=0.1, threshold=threshold)
+    expected, tops = reference.local_maxima(reference.peak_response(image, 0.1 * A))
+    above = tops > threshold
+    assert count.tolist() == [above.sum()] and (above.sum() > 20) == (threshold < 1)
+    np.testing.assert_allclose(positions, expected[above], atol=1e-9)
+    np.testing.assert_allclose(heights, tops[above], atol=1e-12)
+    for capacity in (0, 5, len(heights) + 3):
+        room = response_maxima(image, A, width=0.1, threshold=threshold, capacity=capacity)
+        held = min(capacity, len(heights))
+        np.testing.assert_array_equal(room.positions[:held], positions[:held])
+        np.testing.assert_array_equal(room.heights[:held], heights[:held])
+        assert room.positions.shape == (capacity, 2) and room.heights.shape == (capacity,)
+        assert np.isnan(room.positions[held:]).all() and np.isnan(room.heights[held:]).all()
+        assert room.count.tolist() == count.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_maxima_of_an_image_on_a_card_stay_there(monkeypatch, dtype):
+    torch = pytest.importorskip("torch")
+    card = stand_in_card.install(monkeypatch)
+    image = np.random.default_rng(6).normal(size=(90, 120)).astype(dtype)
+    expected = response_maxima(image, A, threshold=0.1)
+    on_card = torch.from_numpy(np.repeat(image, 2, axis=1))[:, ::2]
+    found = response_maxima(on_card, A, threshold=0.1)
+    assert card.calls == ["peak_response", "count_maxima", "write_maxima"]
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, torch.Tensor) and one.numpy().dtype == other.dtype
+        np.testing.assert_array_equal(one.numpy(), other)
+    card.capturing = True  # nobody can wait for the count, nor has to where there is room
+    with pytest.raises(RuntimeError, match="capacity: expected a number of peaks to make room for while a graph is"):
+        response_maxima(on_card, A)
+    for capacity in (3, 1000):
+        room = response_maxima(on_card, A, threshold=0.1, capacity=capacity)
+        on_host = response_maxima(image, A, threshold=0.1, capacity=capacity)
+        for one, other in zip(room, on_host, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other)
+    with pytest.raises(TypeError, match="image: expected a NumPy array, got Tensor, for which there is no CUDA kernel"):
+        find_peaks(on_card)
 
 
 POINTS = np.random.default_rng(4).uniform(-50, 300, (700, 2))
@@ -351,6 +395,22 @@ def test_refinement_follows_gain_and_offset(gain, offset):
         (lambda: _kernels.peak_response(np.zeros((4, 4)), 0.0), ValueError, "sigma: expected a positive width"),
         (lambda: _kernels.peak_response(np.zeros((4, 4)), np.nan), ValueError, "sigma: expected a positive width"),
         (lambda: _kernels.local_maxima(np.zeros(4)), ValueError, r"image: expected shape \(H, W\)"),
+        (
+            lambda: response_maxima(np.zeros((9, 9)), -1.0),
+            ValueError,
+            r"lattice_constant, width: expected positive numbers, got -1.0 and 0.12",
+        ),
+        (
+            lambda: response_maxima(np.zeros((9, 9)), 9.0, capacity=-1),
+            ValueError,
+            r"capacity: expected an integer from 0 to \d+, got -1",
+        ),
+        (
+            lambda: response_maxima(np.zeros((9, 9)), 9.0, threshold=np.nan),
+            ValueError,
+            "threshold: expected a finite number, got nan",
+        ),
+        (lambda: response_maxima(np.zeros(9), 9.0), ValueError, r"image: expected shape \(H, W\)"),
         (
             lambda: _core.local_maxima(np.zeros((4, 8))[:, ::2], 1),
             ValueError,

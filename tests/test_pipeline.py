@@ -8,6 +8,7 @@ from contextem.evidence import better_context
 from contextem.examples import demo_micrograph
 from contextem.measurement import measure
 from contextem.model import Model, load_model
+from contextem.remarks import ContextWarning, ExtrapolationWarning
 from contextem.responses import DETECTOR_ANGLES
 from contextem.scores import score_columns
 from contextem.simulate.conditions import REFERENCE
@@ -71,7 +72,7 @@ def test_own_columns_are_classified_alike_with_and_without_sublattice(simulated)
         np.testing.assert_array_equal(results[name].unknown, results["told"].unknown)
 
 
-def test_few_columns_in_view_are_unknown(simulated, result):
+def test_few_columns_in_view_are_unknown(result):
     assert result.familiarity.shape == result.unknown.shape == (len(result),)
     assert not result.unknown[~result.complete].any()
     assert result.unknown.mean() < 0.1
@@ -109,7 +110,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("host", "dopant", "energy", "detector", "seed"), CASES, ids=lambda v: str(v))
+@pytest.mark.parametrize(("host", "dopant", "energy", "detector", "seed"), CASES, ids=str)
 def test_the_right_context_fits(host, dopant, energy, detector, seed):
     """Warnings are errors here: none is given."""
     made = simulate_micrograph(
@@ -128,7 +129,7 @@ def test_a_wrong_chalcogen_is_told_and_a_better_host_named(host, wrong):
     )
     # of the true lattice constant, so that nothing but brightness tells
     context = ctm.Context(wrong, "V", 80e3, "HAADF", lattice_constant=made.context.lattice_constant)
-    with pytest.warns(UserWarning, match=f"looks less like {wrong} on HAADF than like ") as caught:
+    with pytest.warns(ContextWarning, match=f"looks less like {wrong} on HAADF than like ") as caught:
         told = ctm.classify(made.micrograph, context)
     better = told.provenance["better_context"]
     assert better["host"] != wrong
@@ -181,7 +182,7 @@ def test_wrong_context_is_a_worse_one(simulated):
     wrong = ctm.Context("MoTe2", "V", energy=80e3, detector="HAADF", lattice_constant=3.18)
     truth = (simulated.columns.positions, simulated.labels)
     right = score_columns(ctm.classify(simulated.micrograph, simulated.context), *truth, tolerance=0.5)
-    with pytest.warns(UserWarning, match="looks less like MoTe2"):
+    with pytest.warns(ContextWarning, match="looks less like MoTe2"):
         mistaken = score_columns(ctm.classify(simulated.micrograph, wrong), *truth, tolerance=0.5)
     assert mistaken.accuracy < right.accuracy - 0.1
 
@@ -197,7 +198,7 @@ def test_energy_and_detector_are_asked_for_by_name(simulated):
 def test_what_the_model_never_saw_is_refused_or_warned_of(simulated):
     with pytest.raises(ValueError, match="80 keV LAADF"):
         ctm.classify(simulated.micrograph, ctm.Context("MoS2", "V", energy=80e3, detector="LAADF"))
-    with pytest.warns(UserWarning, match="not trained on Pd"):
+    with pytest.warns(ExtrapolationWarning, match="not trained on Pd"):
         ctm.classify(simulated.micrograph, ctm.Context("MoS2", "Pd", energy=80e3, detector="HAADF"))
 
 

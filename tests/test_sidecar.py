@@ -235,7 +235,11 @@ def test_files_that_are_no_yaml(tmp_path):
     path = tmp_path / "field.yaml"
     for content, message in {
         b"host: [": "expected YAML, got what is none",
-        b"\xff\xfe\x00": "expected YAML, got what is none",
+        b"\xff\xfe\x00": "expected text in UTF-8, got something else",
+        b"a: &a [x]\nhost: [*a, *a]": "expected YAML, got what is none (an alias such as *name, write out",
+        b"[" * 5000: "expected YAML, got what is none",
+        b"host: 2024-13-01": "expected YAML, got what is none (month must be in 1..12",
+        b"host: WSe2" + bytes(1 << 16): "expected at most 65536 bytes of text, got more",
         b"!!python/object/apply:os.getcwd []": "expected YAML, got what is none",
         b"WSe2": "expected lines such as `host: WSe2`, got str",
         b"- WSe2": "expected lines such as `host: WSe2`, got list",

@@ -83,7 +83,7 @@ def test_nothing_is_left_of_a_cluster(slurm, ends):
     """Neither daemons nor jobs, of one that ends or fails; `slurm` is asked for its skips."""
     with ends() as error, one_node() as cluster:
         cluster.wait(cluster.sbatch("#!/bin/sh\nsetsid sleep 300 & sleep 300"), until={"RUNNING"})
-        space = os.readlink(f"/proc/{cluster.first}/ns/pid")
+        space = Path(f"/proc/{cluster.first}/ns/pid").readlink()
         assert len(processes_in(space)) >= 5
         if error is not None:
             raise ZeroDivisionError
@@ -186,7 +186,7 @@ def processes_in(space):
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(process / "ns" / "pid") == space:
+            if (process / "ns" / "pid").readlink() == space:
                 found.append(process.name)
         except OSError:  # has ended, or is a zombie
             continue

@@ -308,7 +308,7 @@ def test_masks_are_kept_as_they_were(monkeypatch):
     with pytest.raises(ValueError, match="read-only"):
         detectors.masks[0, 0, 0] = False
     prepared = []
-    monkeypatch.setattr(_core, "VirtualDetectors", lambda masks: prepared.append(masks))
+    monkeypatch.setattr(_core, "VirtualDetectors", prepared.append)
     virtual_detectors(patterns, detectors)
     assert prepared == []  # kept from the first call
 

@@ -384,7 +384,7 @@ def test_eight_writers_at_once(tmp_path):
                         sequence,
                         [Vote((sequence % 5,), sequence % 6)],
                     )
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - of a thread, asserted below
                 failures.append(error)
 
         threads = [threading.Thread(target=write, args=(number,)) for number in range(writers)]

@@ -10,13 +10,6 @@ namespace contextem {
 
 constexpr Index peak_block = 64;  // columns convolved together
 
-// Index of the pixel that a mirrored line of `count` shows at `place`: ... 1 0 | 0 1 ... count - 1 | count - 1 ...
-inline __attribute__((always_inline)) Index mirrored(Index place, Index count) {
-    const Index period = 2 * count;
-    const Index within = ((place % period) + period) % period;
-    return within < count ? within : period - 1 - within;
-}
-
 // Halves k[0 .. radius] of two even filters along each axis.
 template <class T>
 struct EvenFilters {

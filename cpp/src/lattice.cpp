@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "contextem/gaussian.hpp"
 #include "contextem/parallel.hpp"
-#include "gaussian.hpp"
 #include "instruction_set.hpp"
 
 namespace contextem {

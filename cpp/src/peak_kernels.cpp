@@ -8,6 +8,7 @@
 // multiplications a pixel. Columns are taken in blocks that stay in registers. Every row is computed by the same
 // instructions wherever it stands, so results do not depend on the split over threads.
 #include "column_kernels.hpp"
+#include "contextem/peak_arithmetic.hpp"
 
 namespace contextem {
 namespace {
@@ -85,15 +86,7 @@ void response_row(const T* const* rows, const EvenFilters<T>& filters, Index col
 template <class T>
 void mark_maxima(const T* above, const T* row, const T* below, Index columns, unsigned char* marks) {
     for (Index c = 1; c < columns - 1; ++c) {
-        const T v = row[c];
-        T most = above[c - 1] > above[c] ? above[c - 1] : above[c];
-        most = above[c + 1] > most ? above[c + 1] : most;
-        most = row[c - 1] > most ? row[c - 1] : most;
-        most = row[c + 1] > most ? row[c + 1] : most;
-        most = below[c - 1] > most ? below[c - 1] : most;
-        most = below[c] > most ? below[c] : most;
-        most = below[c + 1] > most ? below[c + 1] : most;
-        marks[c] = (v > T(0)) & (v >= most);
+        marks[c] = is_maximum(above + c, row + c, below + c);
     }
 }
 

@@ -5,7 +5,7 @@
 
 #include "contextem/aligned.hpp"
 #include "contextem/parallel.hpp"
-#include "gaussian.hpp"
+#include "contextem/peak_arithmetic.hpp"
 #include "instruction_set.hpp"
 
 namespace contextem {
@@ -17,18 +17,9 @@ constexpr Index row_grain = 16;
 
 template <class T>
 void peak_response(const ImageView<T>& image, double sigma, int n_threads, T* response) {
-    const std::vector<double> half = half_gaussian(sigma);
-    const auto radius = static_cast<Index>(half.size()) - 1;
-    std::vector<T> smooth;
-    std::vector<T> bend;
-    for (Index i = 0; i <= radius; ++i) {
-        const double x = static_cast<double>(i) / sigma;
-        const double value = half[static_cast<std::size_t>(i)];
-        smooth.push_back(static_cast<T>(value));
-        bend.push_back(static_cast<T>((x * x - 1.0) / (sigma * sigma) * value));
-    }
-    const EvenFilters<T> filters = {smooth.data(), bend.data(), radius};
-    const auto scale = static_cast<T>(-sigma * sigma);
+    const ResponseFilters<T> made(sigma);
+    const Index radius = made.radius();
+    const EvenFilters<T> filters = {made.smooth.data(), made.bend.data(), radius};
     const PeakKernels<T>& kernel = instruction_set().peaks.of<T>();
     parallel_for(image.rows, row_grain, n_threads, [&](Index begin, Index end) {
         const auto width = static_cast<std::size_t>(image.columns + 2 * radius);
@@ -57,7 +48,7 @@ void peak_response(const ImageView<T>& image, double sigma, int n_threads, T* re
                 }
                 rows[static_cast<std::size_t>(i + radius)] = row;
             }
-            kernel.response_row(rows.data(), filters, image.columns, scale, work_smooth.data(), work_bend.data(),
+            kernel.response_row(rows.data(), filters, image.columns, made.scale, work_smooth.data(), work_bend.data(),
                                 response + r * image.columns);
         }
     });
@@ -84,24 +75,10 @@ Maxima local_maxima(const ImageView<T>& response, Index top, int n_threads) {
                     if (!marks[static_cast<std::size_t>(c)]) {
                         continue;
                     }
-                    const auto v = [&](Index i, Index j) {
-                        return static_cast<double>(row[i * response.row_stride + c + j]);
-                    };
-                    const double slope_r = (v(1, 0) - v(-1, 0)) / 2;
-                    const double slope_c = (v(0, 1) - v(0, -1)) / 2;
-                    const double bend_r = v(1, 0) + v(-1, 0) - 2 * v(0, 0);
-                    const double bend_c = v(0, 1) + v(0, -1) - 2 * v(0, 0);
-                    const double twist = (v(1, 1) + v(-1, -1) - v(1, -1) - v(-1, 1)) / 4;
-                    const double det = bend_r * bend_c - twist * twist;
-                    double down = 0.0;
-                    double right = 0.0;
-                    if (det > 0.0) {
-                        down = std::clamp((twist * slope_c - bend_c * slope_r) / det, -0.5, 0.5);
-                        right = std::clamp((twist * slope_r - bend_r * slope_c) / det, -0.5, 0.5);
-                    }
-                    part.positions.push_back(static_cast<double>(top + r) + down);
-                    part.positions.push_back(static_cast<double>(c) + right);
-                    part.heights.push_back(v(0, 0));
+                    const Offset offset = to_the_top(row + c, response.row_stride);
+                    part.positions.push_back(static_cast<double>(top + r) + offset.down);
+                    part.positions.push_back(static_cast<double>(c) + offset.right);
+                    part.heights.push_back(static_cast<double>(row[c]));
                 }
             }
         }

@@ -7,12 +7,7 @@
 #include <vector>
 
 #include "contextem/cuda/adjoint.hpp"
-
-#if defined(__CUDA_ARCH__)
-#define CONTEXTEM_UNROLL _Pragma("unroll")
-#else
-#define CONTEXTEM_UNROLL
-#endif
+#include "unroll.hpp"
 
 namespace contextem::cuda {
 

@@ -41,13 +41,46 @@ struct DetectorList {
 template <class T>
 using PixelSum = std::conditional_t<std::is_floating_point_v<T>, double, std::int64_t>;
 
+// The lowest four bits, each as the lowest of a byte.
+CONTEXTEM_HD std::uint32_t bytes_of_bits(std::uint32_t bits) { return ((bits & 0xfu) * 0x00204081u) & 0x01010101u; }
+
+// To a sum, four bytes times those of `counting`, 0 or 1.
+CONTEXTEM_HD std::int32_t add_bytes(const std::uint8_t* bytes, std::uint32_t counting, std::int32_t sum) {
+#if defined(__CUDA_ARCH__)
+    return static_cast<std::int32_t>(
+        __dp4a(*reinterpret_cast<const std::uint32_t*>(bytes), counting, static_cast<std::uint32_t>(sum)));
+#else
+    for (int i = 0; i < 4; ++i) {
+        sum += bytes[i] * static_cast<std::int32_t>((counting >> (8 * i)) & 1u);
+    }
+    return sum;
+#endif
+}
+
+CONTEXTEM_HD std::int32_t add_bytes(const std::int8_t* bytes, std::uint32_t counting, std::int32_t sum) {
+#if defined(__CUDA_ARCH__)
+    return __dp4a(*reinterpret_cast<const std::int32_t*>(bytes), static_cast<std::int32_t>(counting), sum);
+#else
+    for (int i = 0; i < 4; ++i) {
+        sum += bytes[i] * static_cast<std::int32_t>((counting >> (8 * i)) & 1u);
+    }
+    return sum;
+#endif
+}
+
 // Of `width` pixels those that count; 16 of 16 bits do not overflow 32.
 template <int width, class T>
 CONTEXTEM_HD PixelSum<T> sum_of_vector(const T* pixels, std::uint32_t counting) {
     using Sum = std::conditional_t<std::is_integral_v<T> && sizeof(T) <= 2, std::int32_t, PixelSum<T>>;
     Sum sum = 0;
-    for (int i = 0; i < width; ++i) {
-        sum += (counting >> i) & 1u ? static_cast<Sum>(pixels[i]) : Sum(0);
+    if constexpr (sizeof(T) == 1 && width % 4 == 0) {  // four at a time
+        for (int i = 0; i < width; i += 4) {
+            sum = add_bytes(pixels + i, bytes_of_bits(counting >> i), sum);
+        }
+    } else {
+        for (int i = 0; i < width; ++i) {
+            sum += (counting >> i) & 1u ? static_cast<Sum>(pixels[i]) : Sum(0);
+        }
     }
     return static_cast<PixelSum<T>>(sum);
 }

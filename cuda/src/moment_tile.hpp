@@ -9,12 +9,7 @@
 #include "contextem/view.hpp"
 #include "packed_table.hpp"
 #include "sources.hpp"
-
-#if defined(__CUDA_ARCH__)
-#define CONTEXTEM_UNROLL _Pragma("unroll")
-#else
-#define CONTEXTEM_UNROLL
-#endif
+#include "unroll.hpp"
 
 namespace contextem::cuda {
 

@@ -21,7 +21,7 @@ void detector_lists(Index pixels) {
     }
     std::vector<T> pattern;
     for (const double value : numbers(static_cast<int>(pixels), 3)) {
-        pattern.push_back(static_cast<T>(100.0 * value));
+        pattern.push_back(static_cast<T>(200.0 * value - (std::is_signed_v<T> ? 100.0 : 0.0)));
     }
     double expected[3];
     const PatternsView<T> view = {pattern.data(), 1, pixels, pixels * static_cast<Index>(sizeof(T))};
@@ -72,6 +72,13 @@ void vectors_and_parts() {
             const Index length = cuda::part_begin(count, part + 1) - cuda::part_begin(count, part);
             CHECK(length == count / cuda::scan_parts || length == count / cuda::scan_parts + 1);
         }
+    }
+    for (std::uint32_t bits = 0; bits < 32; ++bits) {
+        std::uint32_t bytes = 0;
+        for (int i = 0; i < 4; ++i) {
+            bytes |= ((bits >> i) & 1u) << (8 * i);
+        }
+        CHECK(cuda::bytes_of_bits(bits) == bytes);
     }
     std::uint16_t largest[8];
     for (std::uint16_t& pixel : largest) {

@@ -30,8 +30,11 @@ void expect(bool fits, const char* sentence) {
 
 bool positive(double value) { return value > 0.0 && value < std::numeric_limits<double>::infinity(); }
 
+// Of a Gaussian, px: its table grows with it.
+bool a_width(double sigma) { return sigma > 0.0 && sigma <= 4096.0; }
+
 py::array response(const py::array& image, double sigma, int n_threads) {
-    expect(positive(sigma), "sigma: expected a positive width in px");
+    expect(a_width(sigma), "sigma: expected a width in px above 0, at most 4096");
     return with_real_type("image", image.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
         const ImageView<T> view = image_view<T>(image);
@@ -80,7 +83,7 @@ DoubleArray sample(const py::array& image, const DoubleArray& positions, int n_t
 }
 
 DoubleArray blur(const DoubleArray& boards, double sigma, int n_threads) {
-    expect(boards.ndim() == 3 && positive(sigma), "boards, sigma: expected shape (n, H, W) and a positive width");
+    expect(boards.ndim() == 3 && a_width(sigma), "boards, sigma: expected shape (n, H, W) and a width of at most 4096");
     DoubleArray blurred({boards.shape(0), boards.shape(1), boards.shape(2)});
     const double* in = boards.data();
     double* out = blurred.mutable_data();
@@ -187,8 +190,8 @@ struct Points {
 py::tuple spectra(const py::array& image, const IndexArray& corners, Index rows, Index columns, Index pad, Index centre,
                   double sigma, int n_threads) {
     expect(corners.ndim() == 2 && corners.shape(1) == 2, "corners: expected shape (n, 2)");
-    expect(rows >= 1 && columns >= 1 && centre >= 1 && pad >= 2 * centre && positive(sigma),
-           "rows, columns, pad, centre, sigma: expected a tile, at most pad / 2 bins and a positive width");
+    expect(rows >= 1 && columns >= 1 && centre >= 1 && pad >= 2 * centre && a_width(sigma),
+           "rows, columns, pad, centre, sigma: expected a tile, at most pad / 2 bins and a width of at most 4096");
     return with_real_type("image", image.dtype(), [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         const ImageView<T> view = image_view<T>(image);

@@ -20,6 +20,9 @@ using Table = PackedTable<MomentTable>;
 
 py::array extract(const py::array& image, const DoubleArray& positions, Index size, const DoubleArray& matrix,
                   bool nearest, int n_threads) {
+    if (size < 1 || size > 4096) {
+        throw py::value_error("size: expected 1 to 4096, got " + std::to_string(size));
+    }
     return with_real_type("image", image.dtype(), [&](auto zero) -> py::array {
         using T = decltype(zero);
         const ImageView<T> view = image_view<T>(image);

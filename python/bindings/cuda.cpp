@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <memory>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "contextem/cuda/device.hpp"
 #include "contextem/cuda/moments.hpp"
 #include "contextem/cuda/patches.hpp"
+#include "contextem/cuda/peaks.hpp"
 #include "contextem/cuda/virtual_detectors.hpp"
 
 namespace contextem::bindings {
@@ -264,6 +266,65 @@ void gradient_of_positions(const py::object& gradient, const py::object& image, 
     });
 }
 
+void response_of_image(const py::object& image, double sigma, const py::object& out, std::uintptr_t stream) {
+    const DeviceArray source = device_array("image", image, 2, -1);
+    const DeviceArray result = device_array("out", out, 2, source.device);
+    if (!(sigma > 0.0 && sigma < std::numeric_limits<double>::infinity())) {
+        throw py::value_error("sigma: expected a positive width in px");
+    }
+    if (source.shape[0] < 1 || source.shape[1] < 1) {
+        throw py::value_error("image: expected at least one pixel");
+    }
+    with_real_type("image", source.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const cuda::DeviceGuard guard(source.device);
+        cuda::peak_response(image_view<T>(source), sigma, output<T>(result, source.shape),
+                            reinterpret_cast<void*>(stream));
+    });
+}
+
+std::size_t scratch_of_maxima(Index rows, Index columns, int device) {
+    const cuda::DeviceGuard guard(device);
+    return cuda::maxima_scratch(rows, columns);
+}
+
+// The response and its scratch, as both steps take them.
+template <class T>
+std::pair<ImageView<T>, void*> response_and_scratch(const DeviceArray& response, const DeviceArray& scratch) {
+    const ImageView<T> view = image_view<T>(response);
+    if (view.column_stride != 1 && view.columns > 1) {
+        throw py::value_error("response: expected rows of adjacent pixels; copy it first");
+    }
+    return {view, scratch_memory(scratch, cuda::maxima_scratch(view.rows, view.columns))};
+}
+
+void number_of_maxima(const py::object& response, double threshold, const py::object& scratch, const py::object& count,
+                      std::uintptr_t stream) {
+    const DeviceArray source = device_array("response", response, 2, -1);
+    const DeviceArray memory = device_array("scratch", scratch, 1, source.device);
+    const DeviceArray result = device_array("count", count, 1, source.device);
+    with_real_type("response", source.dtype, [&](auto zero) {
+        const cuda::DeviceGuard guard(source.device);
+        const auto [view, place] = response_and_scratch<decltype(zero)>(source, memory);
+        cuda::count_maxima(view, threshold, place, output<Index>(result, {1}), reinterpret_cast<void*>(stream));
+    });
+}
+
+void maxima_into(const py::object& response, const py::object& scratch, const py::object& positions,
+                 const py::object& heights, std::uintptr_t stream) {
+    const DeviceArray source = device_array("response", response, 2, -1);
+    const DeviceArray memory = device_array("scratch", scratch, 1, source.device);
+    const DeviceArray places = device_array("positions", positions, 2, source.device);
+    const DeviceArray tops = device_array("heights", heights, 1, source.device);
+    with_real_type("response", source.dtype, [&](auto zero) {
+        const cuda::DeviceGuard guard(source.device);
+        const auto [view, marks] = response_and_scratch<decltype(zero)>(source, memory);
+        const Index capacity = tops.shape[0];
+        cuda::write_maxima(view, marks, capacity, output<double>(places, {capacity, 2}),
+                           output<double>(tops, {capacity}), reinterpret_cast<void*>(stream));
+    });
+}
+
 using MaskArray = py::array_t<bool, py::array::c_style>;
 
 // Patterns (S, ky, kx), pixels of each adjacent.
@@ -376,6 +437,17 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("column_moments_position_gradient", &gradient_of_positions, py::arg("gradient"), py::arg("image"),
                py::arg("positions"), py::arg("table"), py::arg("matrix").noconvert(), py::arg("scratch"),
                py::arg("out"), py::arg("stream"), "Gradient (N, 2) with respect to positions into out.");
+
+    module.def("peak_response", &response_of_image, py::arg("image"), py::arg("sigma"), py::arg("out"),
+               py::arg("stream"), "Minus sigma^2 times the Laplacian of the Gaussian-blurred image (H, W) into out.");
+    module.def("maxima_scratch", &scratch_of_maxima, py::arg("rows"), py::arg("columns"), py::arg("device"),
+               "Bytes of scratch of count_maxima, which write_maxima reads.");
+    module.def("count_maxima", &number_of_maxima, py::arg("response"), py::arg("threshold"), py::arg("scratch"),
+               py::arg("count"), py::arg("stream"),
+               "Mark the maxima of a response (H, W) above a threshold, and above 0; their number into count (1).");
+    module.def("write_maxima", &maxima_into, py::arg("response"), py::arg("scratch"), py::arg("positions"),
+               py::arg("heights"), py::arg("stream"),
+               "Refined positions (K, 2) and heights (K) of the first K marked maxima, NaN where there are fewer.");
 
     py::class_<Detectors>(module, "VirtualDetectors", "Masks (D, ky, kx) prepared in the memory of one device.",
                           py::module_local())

@@ -7,6 +7,7 @@ classification.  Each is loaded on first use, so that ``import contextem`` stays
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from contextem.moments import column_moments, patch_moments
     from contextem.patches import extract_patches
     from contextem.pipeline import classify
+    from contextem.remarks import (
+        ClassificationWarning,
+        ContextemDeprecationWarning,
+        ContextemWarning,
+        ContextWarning,
+        DiffractionWarning,
+        ExtrapolationWarning,
+        RegistrationWarning,
+        SamplingWarning,
+    )
     from contextem.scan import correct_scan
     from contextem.series import average
     from contextem.virtual import scan_geometry, virtual_images
@@ -53,17 +64,33 @@ _MODULE_OF = {
     "classify": "pipeline",
     "average": "series",
     "correct_scan": "scan",
+    "ContextemWarning": "remarks",
+    "ContextWarning": "remarks",
+    "SamplingWarning": "remarks",
+    "ClassificationWarning": "remarks",
+    "ExtrapolationWarning": "remarks",
+    "RegistrationWarning": "remarks",
+    "DiffractionWarning": "remarks",
+    "ContextemDeprecationWarning": "remarks",
 }
 _MODULES = ("autograd",)
 
 __version__ = "0.1.0"
 __all__ = [
     "Classification",
+    "ClassificationWarning",
     "Columns",
     "Context",
+    "ContextWarning",
+    "ContextemDeprecationWarning",
+    "ContextemWarning",
     "Detector",
     "DiffractionScan",
+    "DiffractionWarning",
+    "ExtrapolationWarning",
     "Micrograph",
+    "RegistrationWarning",
+    "SamplingWarning",
     "ZernikeBasis",
     "autograd",
     "average",
@@ -85,6 +112,9 @@ __all__ = [
     "scan_geometry",
     "virtual_images",
 ]
+
+# What is logged is the caller's to show: quiet until a handler is there.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -262,7 +262,7 @@ def check_scale(scale: ArrayLike) -> NDArray[np.float64]:
     """Return the scale (image pixels per patch sample) as a 2x2 float64 matrix on (row, column) offsets."""
     try:
         array = np.asarray(scale, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"scale: expected a number or a 2x2 matrix, got {scale!r}") from None
     if array.ndim == 0 and np.isfinite(array) and array > 0:
         return np.eye(2) * float(array)
@@ -285,7 +285,7 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
 
 def check_real(name: str, value: Any) -> float:
     """Return ``value`` as a finite float."""
-    if not isinstance(value, Real) or not math.isfinite(value):
+    if not isinstance(value, Real) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
 

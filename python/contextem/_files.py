@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ def find_files(inputs: Sequence[Path], suffixes: Sequence[str] = SUFFIXES) -> tu
                 doubled = entry.suffix.lower() == ".emi" and f"{entry.stem}_1.ser" in names
                 (files if readable and not doubled else skipped).append(entry)
         elif not given.exists() and glob.has_magic(str(given)):
-            matches = sorted(map(Path, glob.glob(str(given))))
+            matches = sorted(map(Path, glob.glob(str(given))))  # noqa: PTH207 - Path.glob takes no absolute pattern
             if not matches:
                 raise FileNotFoundError(f"path: no file matches {given}")
             files.extend(matches)
@@ -291,7 +292,10 @@ def check_there(
     if path.is_dir() and not (is_store or _is_store)(path):
         raise IsADirectoryError(f"path: expected a file, {path} is a directory")
     if not path.exists():
-        raise FileNotFoundError(f"path: there is no file {path}")
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        meant = get_close_matches(path.name, beside, 1)
+        guess = f", did you mean {path.with_name(meant[0])}?" if meant else ""
+        raise FileNotFoundError(f"path: there is no file {path}{guess}")
     if suffix in refused:
         raise ReadError(f"path: {path.name} {refused[suffix]}")
     if suffix not in suffixes:

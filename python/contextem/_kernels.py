@@ -432,10 +432,16 @@ Points = _core.Points
 """Points of the plane sorted into cells, to find the nearest of them."""
 
 
-def peak_response(image: Array, sigma: float, *, n_threads: int = 0) -> Array:
-    """Minus sigma^2 times the Laplacian of the Gaussian-blurred image, (H, W), in the image's dtype."""
-    _arrays.check_image(image)
-    return _core.peak_response(image, sigma, n_threads)
+def peak_response(image: Any, sigma: float, *, n_threads: int = 0) -> Any:
+    """Minus sigma^2 times the Laplacian of the Gaussian-blurred image, (H, W), in the image's library and dtype."""
+    dtype = _arrays.check_image(image)
+    if _arrays.family("image", image) == "numpy":
+        return _core.peak_response(image, sigma, n_threads)
+    response = _arrays.device_empty(tuple(image.shape), dtype, like=image)
+    _cuda_module().peak_response(
+        _arrays.device_array(image), float(sigma), _arrays.device_array(response), _arrays.device_stream(image)
+    )
+    return response
 
 
 def local_maxima(response: Array, *, top: int = 0, n_threads: int = 0) -> tuple[Float64, Float64]:
@@ -446,6 +452,28 @@ def local_maxima(response: Array, *, top: int = 0, n_threads: int = 0) -> tuple[
     """
     _arrays.check_image(response)
     return _core.local_maxima(np.ascontiguousarray(response), n_threads, top)
+
+
+def local_maxima_on_device(response: Any, threshold: float, capacity: int | None) -> tuple[Any, Any, Any]:
+    """Refined positions (K, 2) and heights (K,) of the local maxima of a CUDA response (H, W), and their count (1,).
+
+    Above the threshold, and above 0. With a capacity K is that, the rest NaN where there are fewer; without one the
+    host waits for the count.
+    """
+    source, stream, cuda = _arrays.device_array(response), _arrays.device_stream(response), _cuda_module()
+    if capacity is None and cuda.is_capturing(stream, source.device):
+        raise RuntimeError(
+            "capacity: expected a number of peaks to make room for while a graph is captured, since the host cannot "
+            "wait for their count, got None"
+        )
+    room = _arrays.device_empty((cuda.maxima_scratch(*source.shape, source.device),), np.dtype(np.uint8), like=response)
+    scratch, count = _arrays.device_array(room), _arrays.device_empty((1,), np.dtype(np.int64), like=response)
+    cuda.count_maxima(source, threshold, scratch, _arrays.device_array(count), stream)
+    size = int(count[0]) if capacity is None else capacity
+    positions = _arrays.device_empty((size, 2), np.dtype(np.float64), like=response)
+    heights = _arrays.device_empty((size,), np.dtype(np.float64), like=response)
+    cuda.write_maxima(source, scratch, _arrays.device_array(positions), _arrays.device_array(heights), stream)
+    return positions, heights, count
 
 
 def sample_image(image: Array, positions: Float64, *, top: int = 0, rows: int = 0, n_threads: int = 0) -> Float64:

@@ -38,7 +38,7 @@ def whole_file(path: str | os.PathLike[str], *, overwrite: bool = True) -> Itera
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -58,7 +58,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield Path(name)
         target.mkdir(exist_ok=True)
         for file in sorted(Path(name).iterdir()):
-            os.replace(file, target / file.name)
+            file.replace(target / file.name)
 
 
 @contextmanager
@@ -77,10 +77,10 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         new.mkdir()
         yield new
         if target.exists():
-            os.rename(target, old)
+            target.rename(old)
         try:
-            os.rename(new, target)
+            new.rename(target)
         except OSError:
             if old.exists():
-                os.rename(old, target)
+                old.rename(target)
             raise

@@ -249,7 +249,7 @@ def _classify_files(settings: dict[Path, Settings], model: Model, run: _Run) -> 
             warnings.simplefilter("always")  # what was said of one file is said of the next as well
             try:
                 line = _classify_file(file, said, model, run)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told at the end, by name where it is a bug
                 expected = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError)
                 failures[file] = sentence(error) if expected else f"{type(error).__name__}: {sentence(error)}"
                 line = f"{file.name}: failed"

@@ -29,7 +29,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def invariant_orders(basis: ZernikeBasis) -> NDArray[np.int64]:
-    """(J',) angular order |m| of each rotation invariant, in the order of `rotation_invariants`."""
+    """(J',) angular order ``|m|`` of each rotation invariant, in the order of `rotation_invariants`."""
     return np.asarray([m for n in range(int(basis.n.max()) + 1) for m in range(n % 2, n + 1, 2)])
 
 

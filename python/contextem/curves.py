@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contextem._bounds import read_text
 from contextem._output import whole_file
 from contextem.figures import LINES, finished, single, style
 from contextem.model import compared_folders
@@ -40,9 +42,12 @@ def read_curves(folder: Path) -> dict[str, Curves]:
     curves = {}
     for name, place in compared_folders(folder).items():
         if (place / "accuracy.csv").is_file():
-            with (place / "accuracy.csv").open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            curves[name] = Curves(*([float(row[part]) for row in rows] for part in ("train", "test")))
+            path = place / "accuracy.csv"
+            try:
+                rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+                curves[name] = Curves(*([float(row[part]) for row in rows] for part in ("train", "test")))
+            except (KeyError, TypeError, csv.Error) as error:
+                raise ValueError(f"{path}: expected epoch,train,test with numbers, got other columns") from error
     return curves
 
 

@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from contextem.micrograph import Micrograph
 from contextem.model import Prediction
+from contextem.remarks import RegistrationWarning
 from contextem.sites import agree_on_sites, site_odds
 
 GAIN = 0.3
@@ -105,7 +106,7 @@ def superimpose(micrographs: Sequence[Micrograph]) -> Micrograph:
     return Micrograph(total / len(micrographs), first.sampling, provenance=first.provenance)
 
 
-def strangers(micrographs: Sequence[Micrograph]) -> list[str]:
+def strangers(micrographs: Sequence[Micrograph]) -> list[RegistrationWarning]:
     """Return a warning for each image that does not look as if recorded together with the first.
 
     Parameters
@@ -115,8 +116,8 @@ def strangers(micrographs: Sequence[Micrograph]) -> list[str]:
 
     Returns
     -------
-    list of str
-        One sentence for each whose correlation with the first, noise and background left out, is below `ALIKE`.
+    list of RegistrationWarning
+        One for each whose correlation with the first, noise and background left out, is below `ALIKE`.
 
     Examples
     --------
@@ -130,8 +131,10 @@ def strangers(micrographs: Sequence[Micrograph]) -> list[str]:
     first, *others = (_detail(each.as_float("float32")) for each in micrographs)
     correlations = [float(np.mean(first * each)) for each in others]
     return [
-        f"micrograph: {each.source or 'an image'} hardly looks like {micrographs[0].source or 'the first image'} "
-        f"(correlation {correlation:.2f}); check that they were recorded at once, of the same area"
+        RegistrationWarning(
+            f"micrograph: {each.source or 'an image'} hardly looks like {micrographs[0].source or 'the first image'} "
+            f"(correlation {correlation:.2f}); check that they were recorded at once, of the same area"
+        )
         for each, correlation in zip(micrographs[1:], correlations, strict=True)
         if correlation < ALIKE
     ]

@@ -24,6 +24,7 @@ from contextem.context import HOSTS, Context
 from contextem.measurement import Measured, measure
 from contextem.micrograph import Detector, Micrograph
 from contextem.model import Model, Prediction
+from contextem.remarks import ContextWarning
 from contextem.responses import ANGLE_RANGES, DETECTOR_ANGLES
 from contextem.sites import METAL_SITE
 from contextem.tiles import pixels
@@ -60,7 +61,7 @@ class Evidence:
         Whether these were used.
     better_context : Context or None
         One that fits the image better.
-    warnings : tuple of str
+    warnings : tuple of ContextWarning
         What the reader should know.
     """
 
@@ -71,7 +72,7 @@ class Evidence:
     angles: tuple[tuple[AngleEstimate, float], ...]
     angles_used: bool
     better_context: Context | None
-    warnings: tuple[str, ...]
+    warnings: tuple[ContextWarning, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return context, estimated angles and a better context as plain values that JSON can hold."""
@@ -156,11 +157,10 @@ def gather(
             other_hosts=not used,
             device=device,
         )
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ContextWarning, ...] = ()
     if better is not None:
-        warnings = (
-            f"context: the image looks less like {_words(context)} than like {_words(better)}; check host and detector",
-        )
+        found = f"the image looks less like {_words(context)} than like {_words(better)}"
+        warnings = (ContextWarning(f"context: {found}; check host and detector"),)
     elif estimates and not used:
         warnings = _misfit_of_angles(context, estimates[0])
     carbon = haze(pixels(micrograph.data), columns.positions, measured.around)
@@ -201,15 +201,17 @@ def _mean(predictions: list[Prediction], weights: list[float]) -> Prediction:
     )
 
 
-def _misfit_of_angles(context: Context, best: AngleEstimate) -> tuple[str, ...]:
+def _misfit_of_angles(context: Context, best: AngleEstimate) -> tuple[ContextWarning, ...]:
     """Say that the brightness which is seen is far from what is expected at the angles that were used."""
     mismatch = best.mismatch_at(context)
     if abs(mismatch) < FAR_OFF:
         return ()
     return (
-        f"detector: X2 is {best.ratio:.2f} times as bright as the metal over the hollow sites, and "
-        f"{best.ratio * np.exp(-mismatch):.2f} times is expected of {_words(context)}; check host and detector, or "
-        "have the collection angles estimated with estimate_angles=True or --estimate-angles",
+        ContextWarning(
+            f"detector: X2 is {best.ratio:.2f} times as bright as the metal over the hollow sites, and "
+            f"{best.ratio * np.exp(-mismatch):.2f} times is expected of {_words(context)}; check host and detector, or "
+            "have the collection angles estimated with estimate_angles=True or --estimate-angles"
+        ),
     )
 
 

@@ -1,9 +1,12 @@
 """The mean lattice of each grain, from the six nearest columns on the sublattice of every column.
 
 With c_k the six index pairs (1, 0), (0, 1), (-1, 1), ... and d_ik the vectors from column i to these neighbours, the
-lattice vectors A = (a, b) minimise sum_ik w_ik |d_ik - c_k A|^2; w = 1 / (1 + (|residual| / 2.385 s)^2), Cauchy's
-weights (https://doi.org/10.1080/03610927708827533), lets displaced columns count little.  The polar decomposition
-F = V R of what turns a regular lattice with as large a cell into A gives rotation R and distortion V.
+lattice vectors A = (a, b) minimise
+
+    sum_ik w_ik |d_ik - c_k A|^2,    w = 1 / (1 + (|residual| / 2.385 s)^2)
+
+where Cauchy's weights w (https://doi.org/10.1080/03610927708827533) let displaced columns count little.  The polar
+decomposition F = V R of what turns a regular lattice with as large a cell into A gives rotation R and distortion V.
 """
 
 from __future__ import annotations

@@ -106,10 +106,11 @@ def find_frames(image: Image | TiledImage, expected: float, tolerance: float) ->
     bases = np.empty((len(corners), 2, 2))
     for number, part in reversed(list(enumerate(parts))):
         bases[part] = spectra(number)[0].bases(radius[best[part]], angle[turn[part]])
-    frames = []
-    for tile in np.flatnonzero(varies):
-        if abs(np.log(lattice_constant(bases[tile]) / expected)) <= reach:
-            frames.append(Frame(corners[tile] + (side - 1) / 2, bases[tile], float(quality[tile])))
+    frames = [
+        Frame(corners[tile] + (side - 1) / 2, bases[tile], float(quality[tile]))
+        for tile in np.flatnonzero(varies)
+        if abs(np.log(lattice_constant(bases[tile]) / expected)) <= reach
+    ]
     return sorted(frames, key=lambda frame: -frame.quality)
 
 

@@ -626,8 +626,22 @@ def check_number(name: str, value: float, unit: str, limits: tuple[float, float]
         raise TypeError(f"{name}: expected a number in {unit}, got {value!r}")
     lowest, highest = limits
     if not lowest <= value <= highest:
-        raise ValueError(f"{name}: expected {unit}, {lowest:g} to {highest:g}, got {value:g}")
+        raise ValueError(f"{name}: expected {unit}, {lowest:g} to {highest:g}, got {in_figures(value)}")
     return float(value)
+
+
+def in_figures(value: float) -> str:
+    """Return a number in a few figures; an integer beyond all floating-point numbers is infinite.
+
+    Examples
+    --------
+    >>> in_figures(80e3), in_figures(-(10**400))
+    ('80000', '-inf')
+    """
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return "inf" if value > 0 else "-inf"
 
 
 def other_case(given: object, known: Iterable[str]) -> str:

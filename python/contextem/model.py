@@ -33,6 +33,7 @@ from contextem.attention import CONTEXT_TOKENS, Classifier, ModelConfig, build_c
 from contextem.columns import CLASSES
 from contextem.context import ENERGIES, Context
 from contextem.contrast import contrast_blocks
+from contextem.remarks import ExtrapolationWarning
 from contextem.sites import Surroundings, agree_on_sites, shared_odds
 
 COMPARED = ("without_context", "paper", "paper_without_context")
@@ -133,7 +134,7 @@ class Model:
 
         Warns
         -----
-        UserWarning
+        ExtrapolationWarning
             If it has not been trained on the host or a dopant.
         """
         known = self.info.get("training")
@@ -149,6 +150,7 @@ class Model:
             if strange:
                 warnings.warn(
                     f"the model was not trained on {' and '.join(sorted(strange))}; its probabilities are extrapolated",
+                    ExtrapolationWarning,
                     stacklevel=3,
                 )
         if self.config.context == "none":

@@ -105,7 +105,7 @@ def _detector_rows(told: Mapping[str, Any], number: str) -> Iterator[dict[str, s
         if None not in (detector["inner"], detector["outer"]):
             yield row(f"collection angles{number}", _angles(**detector), "file" if "angles from" in origin else origin)
         elif detector["name"] in DETECTOR_ANGLES:
-            nominal = _angles(detector["name"], *DETECTOR_ANGLES[detector["name"]])
+            nominal = _angles(*DETECTOR_ANGLES[detector["name"]])
             yield row(f"collection angles{number}", nominal, f"nominal ones of {detector['name']}")
     for i, each in enumerate(by_image):
         several = f", with a probability of {percent(each['weight'])}" if len(by_image) > 1 else ""
@@ -121,7 +121,7 @@ def _detector_rows(told: Mapping[str, Any], number: str) -> Iterator[dict[str, s
         )
 
 
-def _angles(name: str, inner: float, outer: float) -> str:
+def _angles(inner: float, outer: float, **_: object) -> str:
     return f"{inner:g} to {outer:g} mrad"
 
 

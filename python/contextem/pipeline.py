@@ -20,6 +20,7 @@ from contextem.detectors import combine, strangers, superimpose
 from contextem.evidence import gather
 from contextem.micrograph import Micrograph, estimate_sampling
 from contextem.model import Model, load_model
+from contextem.remarks import ClassificationWarning, SamplingWarning
 from contextem.series import average_by_detector
 from contextem.sites import sublattice_posteriors
 
@@ -80,10 +81,16 @@ def classify(
 
     Warns
     -----
-    UserWarning
-        If another host or detector fits the image better than the stated one, the sampling is far from that by the
-        lattice, many columns are unknown, the sublattices may be mistaken for each other, or images of several
-        detectors do not look like the same area.
+    ContextWarning
+        If another host or detector fits the image better than the stated one.
+    SamplingWarning
+        If the sampling is far from that by the lattice.
+    ClassificationWarning
+        If many columns are unknown, or the sublattices may be mistaken for each other.
+    RegistrationWarning
+        If images of several detectors do not look like the same area.
+    ExtrapolationWarning
+        If the model was not trained on the host or a dopant.
 
     Examples
     --------
@@ -121,10 +128,11 @@ def classify(
     contaminated = np.max([each.haze for each in told], axis=0) > HEAVY
     judged = complete & ~between & ~contaminated
     doubts = _doubts(unknown[judged], sublattices) if not misfits else ()  # they would follow from misfits
-    remarks = list(dict.fromkeys([*misfits, *_misfit_of_sampling(calibration, context), *strangers(images), *doubts]))
+    told_of = (*misfits, *_misfit_of_sampling(calibration, context), *strangers(images), *doubts)
+    remarks = {str(each): each for each in told_of}  # detectors may say the same
     if remarks and not own:
         _check_spectrum(images[0], context)
-    for remark in remarks:
+    for remark in remarks.values():
         warnings.warn(remark, stacklevel=2)
     return Classification(
         positions=columns.positions,
@@ -152,7 +160,7 @@ def classify(
                 "further_detectors": [each.to_dict()["detector"] for each in contexts[1:]],
                 "estimate_angles": estimate_angles,
             },
-            "warnings": remarks,
+            "warnings": list(remarks),
             "contextem_version": __version__,
         },
     )
@@ -183,27 +191,27 @@ def _check_spectrum(micrograph: Micrograph, context: Context) -> None:
         )
 
 
-def _misfit_of_sampling(calibration: Calibration, context: Context) -> Iterator[str]:
+def _misfit_of_sampling(calibration: Calibration, context: Context) -> Iterator[SamplingWarning]:
     """Yield that sampling and host do not fit together, if so."""
     off = calibration.by_lattice / calibration.stated - 1.0
     if calibration.measured and abs(off) > FAR_OFF:
-        yield (
+        yield SamplingWarning(
             f"sampling: {calibration.by_lattice:.4g} Å/px by the lattice of {context.host} is {100 * abs(off):.0f} % "
             f"{'above' if off > 0 else 'below'} the {calibration.stated:.4g} Å/px stated; check sampling and host"
         )
 
 
-def _doubts(unknown: NDArray[np.bool_], sublattices: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _doubts(unknown: NDArray[np.bool_], sublattices: Sequence[dict[str, Any]]) -> Iterator[ClassificationWarning]:
     """Yield what makes the result doubtful, and what to look at."""
     if len(unknown) and unknown.mean() > MANY:
-        yield (
+        yield ClassificationWarning(
             f"columns: {100 * unknown.mean():.0f} % look like none of the classes; check host, dopants, detector and "
             "sampling, or look for another layer or carbon in the image"
         )
     doubtful = [each for each in sublattices if each["posterior"] < UNCERTAIN]
     if doubtful:
         least = min(doubtful, key=lambda each: float(each["posterior"]))
-        yield (
+        yield ClassificationWarning(
             f"sublattices: which one is the metal's is certain to {100 * least['posterior']:.0f} % only in grain "
             f"{least['grain']}; check detector and collection angles, or classify with the image of another detector"
         )
@@ -217,10 +225,10 @@ def _contexts(micrographs: Sequence[Micrograph], context: Context) -> list[Conte
     """Return the context of each micrograph: what `context` does not state is taken from it."""
     if not micrographs:
         raise ValueError("micrograph: expected at least one, got none")
-    if len(micrographs) > 1 and context.detector is not None:
-        if any(each.detector is not None for each in micrographs):
-            raise ValueError(
-                f"context: expected no detector beside micrographs that name theirs, got {context.detector.name}; "
-                "leave it out"
-            )
+    named = any(each.detector is not None for each in micrographs)
+    if len(micrographs) > 1 and named and context.detector is not None:
+        raise ValueError(
+            f"context: expected no detector beside micrographs that name theirs, got {context.detector.name}; "
+            "leave it out"
+        )
     return [context.with_recording(each) for each in micrographs]

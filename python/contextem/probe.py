@@ -5,11 +5,12 @@
     R(Q) = (pi k0^2)^-1 integral A(k-Q) conj(A(k)) M(k-Q, k) d2k,    A(k) = aperture * exp(-i chi(k))
     chi = 2 pi / wavelength (a^2/2 (A1 cos 2(phi - phi_A) - C1) + a^3/3 B cos(phi - phi_B) + a^4/4 C3)
 
-with a = wavelength |k|.  The image is I(p) = integral R(Q) exp(2 pi i Q p) d2Q.  M does not depend on the probe, and it
-is smooth: a few Zernike polynomials (orthonormal on the unit disk) hold it, and a column that looks alike from all
-sides couples only those of one angular order m, -m like m.  C is a Hermitian matrix for each m; its eigenvectors are
-coherent modes, so that R is a sum of autocorrelations, taken by FFT on a grid over the aperture of means over its
-pixels.  R is kept as coefficients of kappa^min(|m|, 2) (1 - kappa) T_c(2 kappa - 1) exp(i m theta), kappa = |Q| / 2 k0.
+with ``a = wavelength |k|``.  The image is I(p) = integral R(Q) exp(2 pi i Q p) d2Q.  M does not depend on the probe,
+and it is smooth: a few Zernike polynomials (orthonormal on the unit disk) hold it, and a column that looks alike from
+all sides couples only those of one angular order m, -m like m.  C is a Hermitian matrix for each m; its eigenvectors
+are coherent modes, so that R is a sum of autocorrelations, taken by FFT on a grid over the aperture of means over its
+pixels.  R is kept as coefficients of
+``kappa^min(|m|, 2) (1 - kappa) T_c(2 kappa - 1) exp(i m theta), kappa = |Q| / 2 k0``.
 
 Mutual coherence: Rodenburg and Bates, https://doi.org/10.1098/rsta.1992.0050.  Signs are those of abTEM: Madsen and
 Susi, https://doi.org/10.12688/openreseurope.13015.2.
@@ -174,7 +175,7 @@ def radial_modes(m: int, rho: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Returns
     -------
-    ndarray of float64, shape (n, *rho.shape)
+    ndarray of float64, shape (n,) + rho.shape
         For the radial orders m, m + 2, ...
 
     Examples

@@ -50,7 +50,7 @@ def jacobi(k: int, m: int, t: Float64) -> Float64:
 
 
 def zernike(n_max: int, x: Float64, y: Float64) -> Float64:
-    """All Zernike polynomials up to ``n_max`` at the points (x, y): shape (J, *x.shape)."""
+    """All Zernike polynomials up to ``n_max`` at the points (x, y): shape (J,) + x.shape."""
     t = 2 * (x * x + y * y) - 1
     z = x + 1j * y
     modes = []
@@ -517,8 +517,11 @@ def refine_columns(
 ) -> tuple[Float64, Float64, Float64, float]:
     """Positions (N, 2), amplitudes and deviations (N,), and common width, px, of Gaussian columns that overlap.
 
-    In six rounds, the first of them without moves, the superposition b + sum_k A_k exp(-|x - p_k|^2 / (2 sigma^2)) is
-    fitted to windows about the starts, column by column, the others as they were in the round before. Windows reach
+    In six rounds, the first of them without moves, the superposition
+
+        b + sum_k A_k exp(-|x - p_k|^2 / (2 sigma^2))
+
+    is fitted to windows about the starts, column by column, the others as they were in the round before. Windows reach
     0.65 spacings, pixels in them count by a Gaussian of 0.8 spacings. In every fit A, b and the linearised changes
     of p and sigma are unknown; that of sigma is common to all columns.
     """

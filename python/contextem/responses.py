@@ -116,7 +116,7 @@ class Response:
 
         Returns
         -------
-        ndarray of complex128, shape (H, *k.shape)
+        ndarray of complex128, shape (H,) + k.shape
             Å^2.
         """
         frequencies = np.asarray(k, dtype=np.float64)

@@ -33,9 +33,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from contextem._bounds import read_text
 from contextem.context import Context
 from contextem.diffraction import ANGULAR_SAMPLING_RANGE, check_scan_shape
-from contextem.micrograph import LATTICE_CONSTANT_RANGE, SAMPLING_RANGE, Detector, check_energy, check_number
+from contextem.micrograph import LATTICE_CONSTANT_RANGE, SAMPLING_RANGE, Detector, check_energy, check_number, in_figures
 
 __all__ = ["COMMAND_LINE", "FOLDER_SIDECAR", "KEYS", "Settings", "parse_settings", "read_settings", "settings_of"]
 
@@ -46,6 +47,7 @@ COMMAND_LINE = "command line"
 """Origin of what is given as options."""
 
 _SUFFIXES = (".yaml", ".yml")
+_LONGEST = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -235,12 +237,18 @@ def read_settings(path: Path, origin: str | None = None) -> Settings:
     """
     import yaml
 
+    text = read_text(path, _LONGEST)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # a few aliases of aliases stand for more text than there is memory
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("an alias such as *name, write out what it stands for")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-13-01
         raise ValueError(f"{path}: expected YAML, got what is none ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict | None):
-        raise ValueError(f"{path}: expected lines such as `host: WSe2`, got {type(values).__name__}")
+        raise ValueError(  # noqa: TRY004 - of what a file says
+            f"{path}: expected lines such as `host: WSe2`, got {type(values).__name__}"
+        )
     try:
         return parse_settings(values or {}, origin or f"sidecar {path.name}")
     except (TypeError, ValueError) as error:
@@ -327,12 +335,12 @@ def _check_energy_kev(name: str, value: Any) -> float:
     if not _is_number(value):
         raise TypeError(f"{name}: expected a number in keV, got {value!r}")
     if value >= 1000:
-        raise ValueError(f"{name}: expected keV (80 for 80 keV), got {value:g}; that would be eV")
+        raise ValueError(f"{name}: expected keV (80 for 80 keV), got {in_figures(value)}; that would be eV")
     try:
         return check_energy(1e3 * value)
     except ValueError:
         raise ValueError(
-            f"{name}: expected the beam energy of a microscope in keV, 10 or more, got {value:g}"
+            f"{name}: expected the beam energy of a microscope in keV, 10 or more, got {in_figures(value)}"
         ) from None
 
 

@@ -126,6 +126,7 @@ def tiled(image: NDArray[Any] | TiledImage) -> TiledImage:
     if isinstance(image, TiledImage):
         return image
     _arrays.check_image(image)
+    _arrays.check_host("image", image)
     return TiledImage(image.shape, lambda first, last: image[first:last], image.dtype, max(1, len(image)))
 
 

@@ -29,6 +29,7 @@ from contextem._threads import thread_count
 from contextem.diffraction import BLOCK, DiffractionScan
 from contextem.geometry import Geometry, find_geometry, share_on_detector
 from contextem.micrograph import Detector, Micrograph
+from contextem.remarks import DiffractionWarning
 from contextem.virtual_detectors import VirtualDetectors, annulus, sum_patterns, virtual_detectors
 
 __all__ = ["MEMORY", "VirtualImages", "compute_images", "scan_geometry", "virtual_images"]
@@ -148,7 +149,7 @@ def virtual_images(
 
     Warns
     -----
-    UserWarning
+    DiffractionWarning
         Of descan, of an annulus that leaves the detector, of one of dark field that the undiffracted beam reaches, and
         of a single pixel that makes more than a tenth of an image.
 
@@ -173,7 +174,7 @@ def virtual_images(
         scan, detectors, centre=centre, memory=memory, n_threads=n_threads, device=device, progress=progress
     )
     for remark in computed.remarks:
-        warnings.warn(remark, stacklevel=2)
+        warnings.warn(remark, DiffractionWarning, stacklevel=2)
     return list(computed.images)
 
 

@@ -59,6 +59,7 @@ def annulus(shape: tuple[int, int], centre: tuple[float, float], inner: float, o
         raise ValueError(f"centre: expected (row, column), two finite numbers, got {centre!r}") from None
     if not (isinstance(inner, Real) and isinstance(outer, Real) and 0 <= inner < outer):
         raise ValueError(f"inner, outer: expected radii with 0 <= inner < outer, got {inner!r}, {outer!r}")
+    inner, outer = (float(min(radius, 1e150)) for radius in (inner, outer))  # of which the squares are numbers
     distance2 = (np.arange(rows)[:, None] - row) ** 2 + (np.arange(columns) - column) ** 2
     mask: NDArray[np.bool_] = (inner**2 <= distance2) & (distance2 < outer**2)
     return mask

@@ -101,12 +101,12 @@ class ZernikeBasis:
 
     @cached_property
     def invariant_labels(self) -> tuple[tuple[int, int], ...]:
-        """(n, |m|) of every invariant of :func:`rotation_invariants`, sorted by n, then |m|."""
+        """``(n, |m|)`` of every invariant of :func:`rotation_invariants`, sorted by n, then ``|m|``."""
         return tuple((n, m) for n in range(self.n_max + 1) for m in range(n % 2, n + 1, 2))
 
     @cached_property
     def invariant_modes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Mode numbers of (n, +|m|) and of (n, -|m|) for every invariant, equal where m = 0; both (J',)."""
+        """Mode numbers of ``(n, +|m|)`` and of ``(n, -|m|)`` for every invariant, equal where m = 0; both (J',)."""
         n, m = np.array(self.invariant_labels).T
         return ((n * (n + 2) + m) // 2).astype(np.int32), ((n * (n + 2) - m) // 2).astype(np.int32)
 

@@ -18,6 +18,7 @@ from contextem._threads import available_cores
 from contextem.batch.part import Outcome, Work, do_part, failed
 from contextem.batch.plan import Part
 from contextem.batch.store import NoRoom
+from contextem.remarks import ContextemWarning
 
 PARTS_ON_A_CARD = 3
 """Parts that share a card: while one is computed, others are read and written."""
@@ -133,7 +134,7 @@ class Dask:
 
 def _do_part_quietly(part: Part, work: Work) -> Outcome:
     """Do a part in a process of a cluster, without a word of what stands in the summaries anyhow."""
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"contextem\.")
+    warnings.simplefilter("ignore", ContextemWarning)
     return do_part(part, work)
 
 
@@ -143,7 +144,7 @@ def _outcome(future: Any, part: Part, work: Work) -> Outcome:
         return outcome
     except NoRoom:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever ended a worker is told in the summary
         return failed(part, work.options, error)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from contextem._bounds import in_words, usable_memory
+
 BYTES_PER_PIXEL = 40
 """What classifying a large micrograph takes for each of its pixels at most, its columns included."""
 
@@ -51,8 +53,8 @@ class Budget:
         """
         if size > self._most:
             raise MemoryError(
-                f"memory: {name} takes about {_words(size)}, beside {_words(self.total - self._most)} that the program "
-                f"takes, and {_words(self.total)} are allowed for a process; allow more with --memory, or have fewer "
+                f"memory: {name} takes about {in_words(size)}, beside {in_words(self.total - self._most)} that the program "
+                f"takes, and {in_words(self.total)} are allowed for a process; allow more with --memory, or have fewer "
                 "processes with --workers"
             )
         with self._changed:
@@ -68,24 +70,7 @@ class Budget:
 
 def default_memory() -> int:
     """Return half of the memory that this process may use, bytes: that of the machine, or less by its control group."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([total, *_group_limits()]) // 2
-
-
-def _group_limits(root: Path = Path("/sys/fs/cgroup"), told: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """Yield the limits of the control group that a container or a scheduler has put this process into, bytes."""
-    with suppress(OSError):
-        for line in told.read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            name = "memory.max" if controllers == "" else "memory.limit_in_bytes"
-            if controllers and "memory" not in controllers.split(","):
-                continue
-            folder = (root if controllers == "" else root / "memory") / group.lstrip("/")
-            for above in (folder, *folder.parents):
-                with suppress(OSError, ValueError):  # "max" is no number
-                    yield int((above / name).read_text())
-                if above == root:
-                    break
+    return usable_memory() // 2
 
 
 def peak_memory() -> int:
@@ -104,7 +89,3 @@ def held_memory() -> int:
     except OSError:
         return peak_memory()
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _words(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"

@@ -184,9 +184,10 @@ class Store:
             return {}
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            assert told["schema"] == SCHEMA
+            if told["schema"] != SCHEMA:
+                raise ValueError(f"schema {told['schema']}")
             return {each["name"]: each for each in told["parts"]}
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"output: expected the plan of a batch of schema {SCHEMA}, got {path}; choose another folder with -o"
             ) from error

@@ -28,6 +28,7 @@ from contextem.figures import WIDTH, style
 from contextem.micrograph import Detector
 from contextem.model import Model, load_model
 from contextem.pipeline import classify
+from contextem.remarks import ContextWarning
 from contextem.simulate.conditions import REFERENCE
 from contextem.simulate.dataset import SimulatedMicrograph, column_groups, draw_scan, record
 from contextem.simulate.render import MARGIN, superpose
@@ -116,7 +117,7 @@ def compare(seed: int = 0, *, model: Model | None = None, without: Model | None 
         contrast.append(ratio)
         with warnings.catch_warnings():
             # that the image does not look like the other material is what is to be shown
-            warnings.filterwarnings("ignore", message="context: the image looks less like")
+            warnings.simplefilter("ignore", ContextWarning)
             classified.append(
                 {
                     way: classify(simulated.micrograph, context, columns=columns, model=each)

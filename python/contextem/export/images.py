@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def write_hspy(
     from rsciio.hspy import file_writer
 
     check_micrograph(result, micrograph)
-    if os.path.splitext(path)[1] != ".hspy":
+    if Path(path).suffix != ".hspy":
         raise ValueError(f"path: expected a name that ends with .hspy, got {os.fspath(path)!r}")
     scale = result.sampling / 10.0  # nm/px
     chosen = {name: (result.labels == index) & result.counted for index, name in enumerate(CLASSES)}

@@ -94,7 +94,7 @@ def serve(
         if not store.images():
             raise ValueError(f"FILES: expected at least one micrograph, as there is none in {path} yet, got none")
         known = {each.name: each.role for each in store.experts()}
-        invited = {name: "expert" for name in experts} | ({} if "chair" in known.values() else {chair: "chair"})
+        invited = dict.fromkeys(experts, "expert") | ({} if "chair" in known.values() else {chair: "chair"})
         for name, role in invited.items():
             if name in known:
                 click.echo(f"{name} was invited before; a new link: contextem label add-expert {name} --renew")

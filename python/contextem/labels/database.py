@@ -333,6 +333,7 @@ def _statements() -> Iterator[str]:
         for change in ("UPDATE", "DELETE"):
             yield f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} {refuse}"
         known = " OR ".join(
-            f"EXISTS (SELECT 1 FROM {table} WHERE ({key}) = (NEW.{key.replace(', ', ', NEW.')}))" for key in keys
+            f"EXISTS (SELECT 1 FROM {table} WHERE ({key}) = (NEW.{key.replace(', ', ', NEW.')}))"  # noqa: S608 - of _KEYS
+            for key in keys
         )
         yield f"CREATE TRIGGER {table}_replace BEFORE INSERT ON {table} WHEN {known} {refuse}"

@@ -433,11 +433,11 @@ def serve(
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         known = {*LOCAL, *names, f"[{host}]" if ":" in host else host}
-        if host in ("0.0.0.0", "::"):
+        if everywhere := host in ("0.0.0.0", "::"):  # noqa: S104 - asked for with --host
             known |= {"*", socket.gethostname(), socket.getfqdn()}
         app = create_app(store_path, hosts=known)
         config = uvicorn.Config(app, http="h11", log_level="warning", access_log=False, server_header=False, ws="none")
-        called = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+        called = socket.gethostname() if everywhere else host
         started(f"http://{f'[{called}]' if ':' in called else called}:{listening.getsockname()[1]}")
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])

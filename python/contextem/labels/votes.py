@@ -317,7 +317,8 @@ class VoteStore:
                 order,
                 _now(),
             )
-            cursor = connection.execute(f"INSERT INTO image VALUES (NULL{', ?' * len(values)})", values)
+            marks = ", ?" * len(values)
+            cursor = connection.execute(f"INSERT INTO image VALUES (NULL{marks})", values)  # noqa: S608 - marks only
             image = int(cursor.lastrowid or 0)
             for level, row, column, pixels in pyramid(data, black, white):
                 tile = (image, level, row, column, zlib.compress(pixels.data, 1))

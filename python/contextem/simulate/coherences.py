@@ -108,7 +108,7 @@ def build(
         **settings,
         "sha256": hashlib.sha256(coherences.tobytes()).hexdigest(),
     }
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             species=np.array(names),

@@ -162,7 +162,7 @@ class SimulatedMicrograph:
             "context": self.context.to_dict(),
             "conditions": self.conditions,
         }
-        with whole_file(path) as temporary, open(temporary, "wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 data=self.micrograph.data,

@@ -34,7 +34,7 @@ NEGLIGIBLE = 1e-6
 """Fraction of the largest value of the spectrum below which higher spatial frequencies are left out."""
 
 TABLE = 1024
-"""Points of the table from which R(|k|) is interpolated."""
+"""Points of the table from which ``R(|k|)`` is interpolated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def superpose(
     offsets: NDArray[np.float64] | None = None,
     *,
     period: tuple[float, float] | None = None,
-    dtype: type[np.float32] | type[np.float64] = np.float64,
+    dtype: type[np.float32 | np.float64] = np.float64,
 ) -> NDArray[Any]:
     """Add up the responses of all columns.
 

@@ -27,7 +27,7 @@ def main() -> int:
     ) as cluster:
         cluster.adapt(minimum_jobs=1, maximum_jobs=8)
         command = [sys.executable, "-m", "contextem.cli", "batch", *sys.argv[1:]]
-        return subprocess.run([*command, "--scheduler", cluster.scheduler_address]).returncode
+        return subprocess.run([*command, "--scheduler", cluster.scheduler_address], check=False).returncode
 
 
 if __name__ == "__main__":

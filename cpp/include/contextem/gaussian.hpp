@@ -8,9 +8,12 @@
 
 namespace contextem {
 
-// The half k[0 .. radius] of a Gaussian of unit sum that is cut at four standard deviations (sigma, pixels).
+// Where the Gaussian is cut: at four standard deviations.
+inline Index gaussian_radius(double sigma) { return static_cast<Index>(4.0 * sigma + 0.5); }
+
+// The half k[0 .. radius] of a Gaussian of unit sum (sigma, pixels).
 inline std::vector<double> half_gaussian(double sigma) {
-    const auto radius = static_cast<Index>(4.0 * sigma + 0.5);
+    const Index radius = gaussian_radius(sigma);
     std::vector<double> half;
     double sum = 0.0;
     for (Index i = 0; i <= radius; ++i) {

@@ -1,0 +1,71 @@
+"""How docstrings become pages: formulas keep their lines, single backticks link where they name something documented.
+
+The docstrings are written to be read in an editor: an indented formula stands there without a mark, and parameters
+stand in single backticks as public names do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
+
+
+def keep_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Make literal blocks of what is indented before the first section."""
+    end = next((i for i, line in enumerate(lines[1:]) if line and re.fullmatch("-+", line)), len(lines))
+    kept: list[str] = []
+    inside = False
+    for i, line in enumerate(lines[:end]):
+        before = next((each for each in reversed(kept) if each), "")
+        marked = before.endswith("::") or before.startswith(("-", ".. ", ":"))
+        if line.startswith("    ") and not inside and not marked:
+            if kept and kept[-1]:
+                kept.append("")
+            kept += ["::", ""]
+            inside = True
+        elif line and not line.startswith("    ") and inside:
+            if lines[i - 1]:
+                kept.append("")
+            inside = False
+        kept.append(line)
+    lines[:end] = kept
+
+
+def only_own(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what a module imports from elsewhere, and aliases of types."""
+    module = getattr(obj, "__module__", None) or "contextem"
+    foreign = not module.startswith("contextem") or isinstance(obj, type(list[int]))
+    return True if foreign and what == "module" else None
+
+
+def resolve(
+    app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.TextElement
+) -> nodes.reference | nodes.TextElement | None:
+    """Resolve `Columns` to contextem.Columns wherever one object only has this name; leave parameters as code."""
+    if node.get("refdomain") != "py" or node.get("reftype") != "obj":
+        return None
+    target = node["reftarget"].removeprefix("contextem.")
+    objects = env.domains["py"].objects  # type: ignore[attr-defined]
+    found = {
+        (entry.docname, entry.node_id)
+        for name, entry in objects.items()
+        if name.endswith(f".{target}") and not entry.aliased
+    }
+    if len(found) != 1:
+        return content
+    docname, anchor = found.pop()
+    return make_refnode(app.builder, node["refdoc"], docname, anchor, content)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Prepare docstrings before numpydoc takes them, and make single backticks refer to Python objects."""
+    app.config.default_role = "py:obj"
+    app.connect("autodoc-process-docstring", keep_formulas, priority=100)
+    app.connect("autodoc-skip-member", only_own)
+    app.connect("missing-reference", resolve)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
