@@ -75,8 +75,8 @@ def imports(node: ast.AST, extra: str | None = None) -> Iterator[tuple[str, int,
         elif isinstance(child, ast.ImportFrom):
             yield str(child.module), child.lineno, extra
         elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith("import_module"):
-            names = (argument.value for argument in child.args[:1] if isinstance(argument, ast.Constant))
-            yield from ((str(name), child.lineno, extra) for name in names)
+            constants = (argument.value for argument in child.args[:1] if isinstance(argument, ast.Constant))
+            yield from ((str(name), child.lineno, extra) for name in constants)
         yield from imports(child, (extra_named_by(child) or extra) if isinstance(child, ast.With) else extra)
 
 
