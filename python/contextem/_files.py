@@ -72,7 +72,7 @@ _FILE_NAME = "General.original_filename"
 _ENERGY_PATHS = ("microscope.voltage",)
 _TITLE_PATHS = ("ImageList.TagGroup0.ImageTags.DataBar.Signal Name",)
 _PROCESSED = ("DCFI", "Unrecognized_image_signal")  # titles of images of one detector that leave out which
-_EXTRAS = {"scikit-image": "batch", "zarr": "batch"}  # that bring packages of readers
+_EXTRAS = {"numcodecs": "batch", "scikit-image": "batch", "zarr": "batch"}  # that bring packages of readers
 
 
 class ReadError(ValueError):

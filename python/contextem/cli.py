@@ -5,6 +5,7 @@ Every failure that is the input's ends with one sentence and exit status 2; noth
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -49,6 +50,8 @@ EXPORTS = {
     "xyz": ".columns.xyz",
 }
 """Endings of further files, by the name of their format."""
+_NEEDED = {"parquet": ("pyarrow", "parquet"), "xyz": ("ase", "simulate")}
+"""Package that writes a format, and the extra that brings it."""
 REPORT = ".report.html"
 LABEL_SCORES = "label_scores.json"
 """File for scores against the labels of experts."""
@@ -184,6 +187,9 @@ def classify(
     for each in settings.values():
         each.context()  # what is wrong or missing is told before the first file is classified
         _check_detectors(each, also)
+    for package, extra in (_NEEDED[each] for each in exports if each in _NEEDED):
+        with needs_extra(extra):
+            importlib.import_module(package)
     if correct_scan and also:
         raise ValueError(
             "--correct-scan: expected without --also, got both: the images would no longer fit; leave it out"

@@ -83,11 +83,8 @@ def serve(
     What is known of the specimen and the recording is read from YAML files as by `contextem classify`.  Links that
     invite new experts are printed once, and not kept.
     """
-    from contextem._extras import needs_extra
+    from contextem.labels.server import serve as serve_store
     from contextem.labels.votes import VoteStore
-
-    with needs_extra("label"):
-        from contextem.labels.server import serve as serve_store
 
     if tables and len(tables) != len(files):
         raise ValueError(f"--columns: expected one for each of {len(files)} FILES, got {len(tables)}")

@@ -20,15 +20,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import uvicorn
-from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, Response
-from fastapi import Path as InPath
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException as AnyHTTPException
 
+from contextem._extras import needs_extra
 from contextem.columns import CLASSES
 from contextem.labels.actions import Add, Delete, Item, Move, Undo, Vote
 from contextem.labels.consensus import bootstrap, dawid_skene, expert_confusion, fleiss_kappa, krippendorff_alpha
@@ -37,6 +30,16 @@ from contextem.labels.tiles import Cache, grey, png
 from contextem.labels.views import Views
 from contextem.labels.votes import RULES, Expert, Missing, OutOfOrder, Refused, VoteStore, labels_text
 from contextem.views import COLOURS, MARKERS
+
+with needs_extra("label"):
+    import uvicorn
+    from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, Response
+    from fastapi import Path as InPath
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse, RedirectResponse
+    from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+    from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException as AnyHTTPException
 
 logger = logging.getLogger(__name__)
 
