@@ -30,6 +30,7 @@ from contextem.labels.consensus import (
 
 NONE = -1
 LABELS = range(len(CLASSES))
+RULES = [majority, unanimity, dawid_skene]
 
 
 def votes_of(table):
@@ -111,6 +112,18 @@ def test_a_lone_vote_is_disputed_and_no_label():
     assert found.status.tolist() == ["disputed", "unlabelled", "unlabelled"]
     assert found.label.tolist() == [-1, -1, -1]
     assert consensus_of([[3]], quorum=1).label.tolist() == [3]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_two_votes_are_enough_and_one_is_not_unless_told_otherwise(rule):
+    """Of experts who never err, so that no rule doubts what the one of them says."""
+    table = np.repeat(np.tile(LABELS, 40)[:, None], 4, axis=1)
+    table[0, 1:] = table[1, 2:] = table[2, 3:] = NONE
+    by_default = consensus_of(table, rule)
+    assert by_default.label[:4].tolist() == [-1, 1, 2, 3]
+    assert by_default.votes[:4].tolist() == [1, 2, 3, 4]
+    assert consensus_of(table, rule, quorum=1).label[:4].tolist() == [0, 1, 2, 3]
+    assert consensus_of(table, rule, quorum=3).label[:4].tolist() == [-1, -1, 2, 3]
 
 
 def plain_dawid_skene(table, a, turns):
@@ -211,8 +224,6 @@ def test_an_expert_who_always_says_the_same_is_found_out():
 
 
 # what changes nothing, and what changes accordingly
-
-RULES = [majority, unanimity, dawid_skene]
 
 
 @given(tables(), st.randoms(use_true_random=False), st.sampled_from(RULES))
@@ -509,8 +520,9 @@ def test_a_vote_on_a_column_that_is_not_there_is_an_error():
         (([1], [1], [6]), ValueError, "label: expected classes 0 to 4, or 5 for unsure, got 6"),
         (([1], [1], [-1]), ValueError, "label: expected classes 0 to 4, or 5 for unsure, got -1"),
         (([1], [1], [256]), ValueError, "label: .* got 256"),
+        (([1, 2, 3], [1, 1, 1], [0, 9, 7]), ValueError, "label: .* got 9"),
         (([1, 1], [4, 4], [0, 5]), ValueError, "got more of expert 4 for column 1: keep the last"),
-        (([1, 8, 8, 8], [4, 4, 9, 9], [0, 0, 0, 0]), ValueError, "got more of expert 9 for column 8: keep the last"),
+        (([8, 8, 8, 1, 9, 9], [4, 9, 9, 4, 4, 4], [0] * 6), ValueError, "expert 9 for column 8: keep the last"),
     ],
 )
 def test_votes_that_are_none_are_named(arguments, error, words):
