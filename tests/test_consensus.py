@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections import Counter
+from dataclasses import FrozenInstanceError
 
 import krippendorff
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from statsmodels.stats import inter_rater
 
@@ -147,6 +149,7 @@ def plain_dawid_skene(table, a, turns):
 
 
 @given(tables(1), st.sampled_from([0.0, 0.1, 1.0]), st.integers(1, 6))
+@example(np.array([[0, 0, 1], [0, 1, 2], [UNSURE, UNSURE, NONE], [1, 1, 1]]), 0.1, 3)  # a column of unsure votes only
 @settings(max_examples=60)
 def test_dawid_skene_follows_its_formulas(table, a, turns):
     voted, experts = np.isin(table, LABELS).any(axis=1), np.flatnonzero((table != NONE).any(axis=0))
@@ -402,6 +405,14 @@ def test_a_weight_is_how_often_a_column_is_there(table, weights, statistic):
         np.testing.assert_allclose(found[1], repeated[1], atol=1e-9)
 
 
+@given(tables(1), st.floats(1e-3, 1e3))
+def test_kappa_knows_columns_by_their_shares(table, scale):
+    """Sums over columns are divided by each other, so that a unit of the weights cancels."""
+    votes = votes_of(table)
+    ones = np.ones(len(votes.columns))
+    np.testing.assert_allclose(fleiss_kappa(votes, scale * ones), fleiss_kappa(votes, ones), atol=1e-9)
+
+
 @pytest.mark.parametrize("statistic", [krippendorff_alpha, fleiss_kappa])
 def test_intervals_are_those_of_columns_drawn_one_by_one(statistic):
     table = uneven(3)
@@ -456,6 +467,10 @@ def test_draws_are_made_in_blocks_that_do_not_show(monkeypatch):
     drawn.clear()
     assert bootstrap(votes, alpha, repeats=50).interval_95 == whole.interval_95
     assert [shape[0] for shape in drawn[1:]] == [8] * 6 + [2]
+    monkeypatch.setattr(consensus, "_BLOCK", 1)  # however many patterns there are, one draw at a time is made
+    drawn.clear()
+    assert bootstrap(votes, alpha, repeats=50).interval_95 == whole.interval_95
+    assert [shape[0] for shape in drawn[1:]] == [1] * 50
 
 
 def test_draws_that_a_statistic_is_undefined_for_are_left_out():
@@ -502,13 +517,25 @@ def test_experts_of_one_mind_agree_and_of_one_class_say_nothing():
     assert math.isnan(fleiss_kappa(votes_of([[0, 0], [0, 0]])))
 
 
+def test_votes_and_what_is_made_of_them_do_not_change_and_are_told_apart_by_who_they_are():
+    votes = votes_of([[0, 0], [1, 1]])
+    made = [votes, *(rule(votes, [0, 10]) for rule in RULES), bootstrap(votes, krippendorff_alpha, repeats=5)]
+    for each in made:
+        again = copy.copy(each)
+        assert each == each and each != again and len({each, again}) == 2
+        with pytest.raises(FrozenInstanceError):
+            setattr(each, next(iter(vars(each))), None)
+
+
 def test_a_vote_on_a_column_that_is_not_there_is_an_error():
     votes = votes_of([[0, 0], [1, 1]])
     for rule in (*RULES, soft_labels):
         with pytest.raises(ValueError, match=r"columns: expected all columns that are voted on, got none .* number 10"):
             rule(votes, [0, 20])
+        with pytest.raises(ValueError, match="got none with the number 0"):
+            rule(votes, [])
         with pytest.raises(ValueError, match="columns: expected each number once, got 10 more often"):
-            rule(votes, [0, 10, 10])
+            rule(votes, [0, 20, 10, 20, 10])
 
 
 @pytest.mark.parametrize(
