@@ -19,9 +19,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("deterministic"), max_examples=8)
 hypothesis.settings.register_profile(  # of a mutant it matters that a test fails, not on how small an example
-    "unshrunk",
+    "mutants",
     hypothesis.settings.get_profile("deterministic"),
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    max_examples=20,
 )
 hypothesis.settings.load_profile("deterministic")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import FrozenInstanceError, dataclass
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from labelled_fields import agreement, read_labels
 from scipy.spatial import cKDTree
 
-from contextem.columns import CLASSES, Columns, find_columns
+from contextem import columns as columns_module
+from contextem.columns import CLASSES, Columns, find_columns, lattice_frames
+from contextem.lattice import lattice_constant
 from contextem.micrograph import Micrograph, read
 from contextem.simulate.dataset import simulate_micrograph
 
@@ -115,6 +118,10 @@ def score(scene, columns, tolerance=0.15):
     return hit[inner].mean(), right[inner_found].mean()
 
 
+def rms(values):
+    return np.sqrt(np.mean(np.square(values)))
+
+
 class TestColumns:
     def test_keeps_what_it_is_given(self):
         columns = Columns([[1, 2], [3, 4]], sublattice=[0, 1], observed=[True, False])
@@ -133,15 +140,33 @@ class TestColumns:
     def test_unknown_sublattice_and_observed_by_default(self):
         columns = Columns(np.ones((2, 2)))
         assert columns.sublattice.tolist() == [-1, -1] and columns.observed.all()
+        assert columns.grain.tolist() == [-1, -1]
+
+    def test_grains_are_counted_from_0(self):
+        columns = Columns(np.ones((3, 2)), grain=[0, 7, -1])
+        assert columns.grain.tolist() == [0, 7, -1] and columns.grain.dtype == np.int32
 
     def test_may_be_empty(self):
-        assert Columns([]).positions.shape == (0, 2)
+        assert Columns([]).positions.shape == Columns(np.empty((0, 2))).positions.shape == (0, 2)
+
+    def test_do_not_change_and_are_told_apart_by_which_they_are(self):
+        columns = Columns(np.ones((2, 2)))
+        again = copy.copy(columns)
+        assert columns == columns and columns != again and len({columns, again}) == 2
+        with pytest.raises(FrozenInstanceError):
+            columns.grain = np.zeros(2)
 
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
         [
             ((np.ones((3, 3)),), ValueError, r"positions: expected shape \(N, 2\)"),
             ((np.ones(4),), ValueError, r"positions: expected shape \(N, 2\)"),
+            ((np.ones(2),), ValueError, r"positions: expected shape \(N, 2\)"),
+            ((np.ones(1),), ValueError, r"positions: expected shape \(N, 2\)"),
+            ((np.ones((2, 1)),), ValueError, r"positions: expected shape \(N, 2\)"),
+            ((np.ones((2, 2, 2)),), ValueError, r"positions: expected shape \(N, 2\)"),
+            ((np.empty((0, 3)),), ValueError, r"positions: expected shape \(N, 2\)"),
+            (([[np.inf, 1.0]],), ValueError, "positions: expected finite"),
             (([[np.nan, 1.0]],), ValueError, "positions: expected finite"),
             (([["a", "b"]],), TypeError, "positions: expected real numbers"),
             ((np.ones((1, 2), dtype=complex),), TypeError, "positions: expected real numbers"),
@@ -150,6 +175,10 @@ class TestColumns:
             ((np.ones((2, 2)), [0.0, 1.0]), ValueError, "sublattice: expected integers"),
             ((np.ones((2, 2)), None, [True]), ValueError, r"observed: expected shape \(2,\)"),
             ((np.ones((2, 2)), None, [1, 0]), TypeError, "observed: expected booleans"),
+            ((np.ones((2, 2)), [0, -2]), ValueError, "sublattice: expected integers"),
+            ((np.ones((2, 2)), None, None, [0]), ValueError, r"grain: expected shape \(2,\)"),
+            ((np.ones((2, 2)), None, None, [0, -2]), ValueError, "grain: expected integers from 0, or -1"),
+            ((np.ones((2, 2)), None, None, [0.0, 1.0]), ValueError, "grain: expected integers from 0, or -1"),
         ],
     )
     def test_says_what_does_not_fit(self, arguments, error, message):
@@ -227,6 +256,61 @@ def test_masked_half():
     assert np.mean(gap < 0.15 * SPACING) >= 0.97
 
 
+@pytest.mark.parametrize("tile", [None, 70])
+def test_lattices_are_looked_for_in_an_image_of_mean_0_and_deviation_1(tile):
+    data = make_scene(seed=22, size=150).image[:, :141] + 1e6  # an offset a thousand times the contrast
+    image, frames = lattice_frames(Micrograph(data, LATTICE / SPACING), Host(), tile=tile)
+    np.testing.assert_allclose(image.whole(), (data - data.mean()) / data.std(), atol=1e-5)
+    assert lattice_constant(frames[0].basis) == pytest.approx(SPACING, rel=0.02)
+    quality = [frame.quality for frame in frames]
+    assert quality == sorted(quality, reverse=True)
+
+
+def test_noise_does_not_scatter_columns_more_than_the_crystal_does():
+    """At 20 electrons a pixel: fits alone are off by 0.027 a; by 0.017 a the crystal scatters them itself."""
+    scene = make_scene(seed=10, dose=20.0)
+    columns = find_columns(scene.micrograph, Host())
+    hit, inner, _, _ = compare(columns.positions, scene.positions, scene.image.shape, 0.15 * SPACING, SPACING)
+    miss, _ = cKDTree(columns.positions).query(scene.positions)
+    assert rms(miss[inner & hit & (scene.labels == X2)]) < 0.022 * SPACING
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_peaks_and_predictions_are_averaged_nearly_as_well_as_with_their_errors_known(seed):
+    """Against averages weighted by true variances; a tenth is the price of doubting peaks far off."""
+    rng = np.random.default_rng(seed)
+    n, spread = 5000, 0.3
+    true = rng.uniform(0, 500, (n, 2))
+    predicted = true + rng.normal(0, spread, (n, 2))
+    weight = rng.uniform(0.05, 1, n)
+    error = (0.1 / weight)[:, None]
+    peaks = true + error * rng.normal(size=(n, 2))
+    best = (predicted / spread**2 + peaks / error**2) / (1 / spread**2 + 1 / error**2)
+    own = rng.random(n) > 0.05
+    peaks = np.where(own[:, None], peaks, true + rng.choice([-3, 3], (n, 2)))
+    miss = columns_module._combine(predicted, peaks, weight, spread) - true
+    assert rms(miss[own]) < 1.15 * rms((best - true)[own])
+    assert rms(miss[~own]) < 1.2 * spread
+    away = np.array([-700.0, 300.0])
+    np.testing.assert_allclose(
+        columns_module._combine(predicted + away, peaks + away, weight, spread), true + miss + away, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("scan", [0.0, 0.4])
+@pytest.mark.parametrize("seed", range(3))
+def test_fits_and_predictions_are_averaged_as_well_as_with_the_errors_of_the_scan_known(seed, scan):
+    rng = np.random.default_rng(seed)
+    n, spread = 5000, 0.3
+    true = rng.uniform(0, 500, (n, 2))
+    predicted = true + rng.normal(0, spread, (n, 2))
+    deviation = rng.uniform(0.05, 0.6, n)
+    error = np.hypot(deviation, scan)[:, None]
+    fitted = true + error * rng.normal(size=(n, 2))
+    best = (predicted / spread**2 + fitted / error**2) / (1 / spread**2 + 1 / error**2)
+    assert rms(columns_module._blend(predicted, fitted, deviation, spread) - true) < 1.01 * rms(best - true)
+
+
 def test_positions_are_precise():
     scene = make_scene(seed=10, dose=5000.0)
     columns = find_columns(scene.micrograph, Host())
@@ -234,6 +318,14 @@ def test_positions_are_precise():
     miss, _ = cKDTree(columns.positions).query(scene.positions)
     rms = [np.sqrt(np.mean(miss[inner & hit & (scene.labels == label)] ** 2)) for label in (METAL, X2)]
     assert max(rms) < 0.012 * SPACING  # static disorder alone is 0.017 a: the peaks were used, not only the lattice
+
+
+def test_a_tolerance_of_a_fifth_is_the_most():
+    scene = make_scene(seed=11)
+    micrograph = Micrograph(scene.image, LATTICE / SPACING * 1.17)
+    assert min(score(scene, find_columns(micrograph, Host(), tolerance=0.2))) >= 0.99
+    with pytest.raises(ValueError, match="no lattice"):
+        find_columns(micrograph, Host())
 
 
 @pytest.mark.parametrize("factor", [0.93, 1.07])
@@ -330,6 +422,12 @@ def test_says_when_the_image_is_too_small():
         find_columns(scene.micrograph, Host())
 
 
+def test_both_sides_of_an_image_that_is_too_small_are_named():
+    image = make_scene(seed=18, size=60).image[:40]
+    with pytest.raises(ValueError, match="four lattice constants, got 40 x 60"):
+        find_columns(Micrograph(image, LATTICE / SPACING), Host())
+
+
 def test_four_lattice_constants_are_enough():
     scene = make_scene(seed=18, size=50)
     assert len(find_columns(scene.micrograph, Host())) >= 0.85 * len(scene.positions)
@@ -349,8 +447,14 @@ def test_arguments_of_the_wrong_kind():
         find_columns(micrograph, "WSe2")
     with pytest.raises(ValueError, match="context: expected a positive lattice constant"):
         find_columns(micrograph, Host(-1.0))
-    with pytest.raises(ValueError, match=r"tolerance: expected a fraction above 0, at most 0\.2"):
-        find_columns(micrograph, Host(), tolerance=8.0)
+    for constant in (0.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"context: expected a positive lattice constant in Å, got {constant}"):
+            find_columns(micrograph, Host(constant))
+    for tolerance in (8.0, 1.1, 0.21, 0.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match=rf"tolerance: expected a fraction above 0, at most 0\.2, got {tolerance}"):
+            find_columns(micrograph, Host(), tolerance=tolerance)
+    with pytest.raises(TypeError, match="positional"):
+        find_columns(micrograph, Host(), 0.1)
 
 
 def test_simulated_micrographs():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections import Counter
+from dataclasses import FrozenInstanceError
 
 import krippendorff
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from statsmodels.stats import inter_rater
 
@@ -30,6 +32,7 @@ from contextem.labels.consensus import (
 
 NONE = -1
 LABELS = range(len(CLASSES))
+RULES = [majority, unanimity, dawid_skene]
 
 
 def votes_of(table):
@@ -113,6 +116,18 @@ def test_a_lone_vote_is_disputed_and_no_label():
     assert consensus_of([[3]], quorum=1).label.tolist() == [3]
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_two_votes_are_enough_and_one_is_not_unless_told_otherwise(rule):
+    """Of experts who never err, so that no rule doubts what the one of them says."""
+    table = np.repeat(np.tile(LABELS, 40)[:, None], 4, axis=1)
+    table[0, 1:] = table[1, 2:] = table[2, 3:] = NONE
+    by_default = consensus_of(table, rule)
+    assert by_default.label[:4].tolist() == [-1, 1, 2, 3]
+    assert by_default.votes[:4].tolist() == [1, 2, 3, 4]
+    assert consensus_of(table, rule, quorum=1).label[:4].tolist() == [0, 1, 2, 3]
+    assert consensus_of(table, rule, quorum=3).label[:4].tolist() == [-1, -1, 2, 3]
+
+
 def plain_dawid_skene(table, a, turns):
     """The formulas of the module, with products of probabilities and loops."""
     said = [{e: v for e, v in enumerate(row) if v in LABELS} for row in table.tolist()]
@@ -134,6 +149,7 @@ def plain_dawid_skene(table, a, turns):
 
 
 @given(tables(1), st.sampled_from([0.0, 0.1, 1.0]), st.integers(1, 6))
+@example(np.array([[0, 0, 1], [0, 1, 2], [UNSURE, UNSURE, NONE], [1, 1, 1]]), 0.1, 3)  # a column of unsure votes only
 @settings(max_examples=60)
 def test_dawid_skene_follows_its_formulas(table, a, turns):
     voted, experts = np.isin(table, LABELS).any(axis=1), np.flatnonzero((table != NONE).any(axis=0))
@@ -211,8 +227,6 @@ def test_an_expert_who_always_says_the_same_is_found_out():
 
 
 # what changes nothing, and what changes accordingly
-
-RULES = [majority, unanimity, dawid_skene]
 
 
 @given(tables(), st.randoms(use_true_random=False), st.sampled_from(RULES))
@@ -391,6 +405,14 @@ def test_a_weight_is_how_often_a_column_is_there(table, weights, statistic):
         np.testing.assert_allclose(found[1], repeated[1], atol=1e-9)
 
 
+@given(tables(1), st.floats(1e-3, 1e3))
+def test_kappa_knows_columns_by_their_shares(table, scale):
+    """Sums over columns are divided by each other, so that a unit of the weights cancels."""
+    votes = votes_of(table)
+    ones = np.ones(len(votes.columns))
+    np.testing.assert_allclose(fleiss_kappa(votes, scale * ones), fleiss_kappa(votes, ones), atol=1e-9)
+
+
 @pytest.mark.parametrize("statistic", [krippendorff_alpha, fleiss_kappa])
 def test_intervals_are_those_of_columns_drawn_one_by_one(statistic):
     table = uneven(3)
@@ -445,6 +467,10 @@ def test_draws_are_made_in_blocks_that_do_not_show(monkeypatch):
     drawn.clear()
     assert bootstrap(votes, alpha, repeats=50).interval_95 == whole.interval_95
     assert [shape[0] for shape in drawn[1:]] == [8] * 6 + [2]
+    monkeypatch.setattr(consensus, "_BLOCK", 1)  # however many patterns there are, one draw at a time is made
+    drawn.clear()
+    assert bootstrap(votes, alpha, repeats=50).interval_95 == whole.interval_95
+    assert [shape[0] for shape in drawn[1:]] == [1] * 50
 
 
 def test_draws_that_a_statistic_is_undefined_for_are_left_out():
@@ -491,13 +517,25 @@ def test_experts_of_one_mind_agree_and_of_one_class_say_nothing():
     assert math.isnan(fleiss_kappa(votes_of([[0, 0], [0, 0]])))
 
 
+def test_votes_and_what_is_made_of_them_do_not_change_and_are_told_apart_by_who_they_are():
+    votes = votes_of([[0, 0], [1, 1]])
+    made = [votes, *(rule(votes, [0, 10]) for rule in RULES), bootstrap(votes, krippendorff_alpha, repeats=5)]
+    for each in made:
+        again = copy.copy(each)
+        assert each == each and each != again and len({each, again}) == 2
+        with pytest.raises(FrozenInstanceError):
+            setattr(each, next(iter(vars(each))), None)
+
+
 def test_a_vote_on_a_column_that_is_not_there_is_an_error():
     votes = votes_of([[0, 0], [1, 1]])
     for rule in (*RULES, soft_labels):
         with pytest.raises(ValueError, match=r"columns: expected all columns that are voted on, got none .* number 10"):
             rule(votes, [0, 20])
+        with pytest.raises(ValueError, match="got none with the number 0"):
+            rule(votes, [])
         with pytest.raises(ValueError, match="columns: expected each number once, got 10 more often"):
-            rule(votes, [0, 10, 10])
+            rule(votes, [0, 20, 10, 20, 10])
 
 
 @pytest.mark.parametrize(
@@ -509,8 +547,9 @@ def test_a_vote_on_a_column_that_is_not_there_is_an_error():
         (([1], [1], [6]), ValueError, "label: expected classes 0 to 4, or 5 for unsure, got 6"),
         (([1], [1], [-1]), ValueError, "label: expected classes 0 to 4, or 5 for unsure, got -1"),
         (([1], [1], [256]), ValueError, "label: .* got 256"),
+        (([1, 2, 3], [1, 1, 1], [0, 9, 7]), ValueError, "label: .* got 9"),
         (([1, 1], [4, 4], [0, 5]), ValueError, "got more of expert 4 for column 1: keep the last"),
-        (([1, 8, 8, 8], [4, 4, 9, 9], [0, 0, 0, 0]), ValueError, "got more of expert 9 for column 8: keep the last"),
+        (([8, 8, 8, 1, 9, 9], [4, 9, 9, 4, 4, 4], [0] * 6), ValueError, "expert 9 for column 8: keep the last"),
     ],
 )
 def test_votes_that_are_none_are_named(arguments, error, words):

@@ -6,9 +6,11 @@ import pickle
 import re
 import warnings
 from dataclasses import FrozenInstanceError
+from decimal import Decimal
 
 import numpy as np
 import pytest
+from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -179,6 +181,15 @@ def test_lattice_constants_and_thicknesses_of_a_few_hosts():
     assert len(HOSTS) == 15
 
 
+@pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+def test_lengths_of_a_host_give_bonds_as_long_as_its_elements_ask_for(host):
+    """Six chalcogens round a metal in a prism about as high as wide, with bonds a little shorter than covalent ones."""
+    radii = covalent_radii[[atomic_number(host.metal), atomic_number(host.chalcogen)]]
+    bond = math.hypot(host.lattice_constant / math.sqrt(3), host.thickness / 2)
+    assert 0.89 < bond / radii.sum() < 0.95
+    assert 0.88 < host.thickness / host.lattice_constant < 1.03
+
+
 def test_an_alloy_is_a_host_between_its_ends():
     assert parse_formula("Mo(S0.5Te0.5)2") == ("Mo", "S0.5Te0.5")
     made = Context("Mo(S0.25Te0.75)2", "V", 80e3, "HAADF")
@@ -202,6 +213,10 @@ def test_hosts_are_found_with_their_elements_and_lengths():
     found = find_host("W(S0.2Se0.3Te0.5)2")
     assert (found.metal, found.chalcogen) == ("W", "S0.2Se0.3Te0.5")
     assert found.lattice_constant == pytest.approx(0.2 * 3.18 + 0.3 * 3.32 + 0.5 * 3.56, abs=1e-6)
+    decimal = Decimal("0.1234") * Decimal("3.18") + Decimal("0.8766") * Decimal("3.55")
+    assert find_host("Mo(S0.1234Te0.8766)2").lattice_constant == float(decimal)
+    decimal = Decimal("0.1234") * Decimal("3.13") + Decimal("0.8766") * Decimal("3.61")
+    assert find_host("Mo(S0.1234Te0.8766)2").thickness == float(decimal)
     with pytest.raises(ValueError, match=r"^host: expected a formula MX2"):
         find_host("Mo")
 
@@ -278,6 +293,12 @@ def test_a_fraction_lies_between_0_and_1(fraction):
         Context("WSe2", "Cr", fractions={"Cr": fraction})
 
 
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, 2, math.nan])
+def test_a_fraction_is_told_its_unit(fraction):
+    with pytest.raises(ValueError, match=rf"^fractions: expected parts of the metal sites, 0 to 1, got {fraction}$"):
+        Context("WSe2", "Cr", fractions={"Cr": fraction})
+
+
 @pytest.mark.parametrize("fractions", [{}, {"V": 0.1}, {"Cr": 0.1, "V": 0.1}])
 def test_fractions_are_for_all_dopants_and_no_others(fractions):
     with pytest.raises(ValueError, match=r"^fractions: expected one for each dopant \['Cr'\], got them for"):
@@ -324,8 +345,11 @@ def test_an_energy_without_a_place_in_the_vector():
 
 def test_a_high_tension_off_by_less_than_a_percent_is_the_nominal_one():
     np.testing.assert_array_equal(context(energy=79.9e3).vector(), context().vector())
-    with pytest.raises(ValueError, match=r"^energy: expected one of"):
-        context(energy=78e3).vector()
+    for energy in (59_406, 60_606):  # within a percent of themselves
+        np.testing.assert_array_equal(context(energy=energy).vector("roles"), context(energy=60e3).vector("roles"))
+    for energy in (59_405, 60_607, 78e3):
+        with pytest.raises(ValueError, match=r"^energy: expected one of"):
+            context(energy=energy).vector()
 
 
 def test_the_vector_needs_energy_and_detector():
@@ -384,6 +408,12 @@ def test_intensities_are_the_default_and_tell_how_bright_each_class_is_expected(
         assert entries[f"{name} / X2"] == pytest.approx(np.log(ratio / ratios[2] + INTENSITY_FLOOR), abs=1e-6)
     assert entries["metal / metal"] == entries["X2 / X2"]
     assert entries["double_vacancy / metal"] == pytest.approx(np.log(INTENSITY_FLOOR))
+
+
+def test_a_single_sulphur_beside_tungsten_is_not_taken_for_nothing():
+    """The faintest column with an atom, in the host of the strongest contrast."""
+    entries = named(context(host="WS2"), "intensities")
+    assert entries["single_vacancy / metal"] > entries["double_vacancy / metal"] + np.log(1.5)
 
 
 @given(
@@ -508,6 +538,12 @@ def test_a_context_survives_json_and_pickle():
         assert again == made
         assert again.provenance == made.provenance
         assert hash(again) == hash(made)
+
+
+def test_contexts_are_equal_wherever_their_values_come_from():
+    read, said = context(provenance={"energy": "file"}), context()
+    assert read.provenance != said.provenance
+    assert read == said and hash(read) == hash(said)
 
 
 def test_a_context_does_not_change():

@@ -90,7 +90,7 @@ HOSTS: Mapping[str, Host] = MappingProxyType(
 """Hosts with known lengths, by formula."""
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class Context:
     """Composition of the specimen and conditions of the recording.
 

@@ -580,7 +580,7 @@ def _settled(
 ) -> tuple[NDArray[np.int8], NDArray[np.str_]]:
     """Return label and status (N,) of columns whose classes have a weight (N, 5)."""
     _check_from_one("quorum", quorum)
-    agreed = (votes >= quorum) & (weight.max(axis=1, initial=0.0) >= least)
+    agreed = (votes >= quorum) & (weight.max(axis=1) >= least)
     label = np.where(agreed, weight.argmax(axis=1), -1).astype(np.int8)
     return label, np.select([agreed, votes > 0], ["agreed", "disputed"], "unlabelled")
 
