@@ -154,6 +154,15 @@ class DeviceClassifier:
             N columns inside the image.
         shape : (int, int)
             (H, W).
+
+        Returns
+        -------
+        DeviceColumns
+
+        Raises
+        ------
+        ValueError
+            If no patch lies inside the image.
         """
         positions = columns.positions
         complete = patch_complete(shape, positions, self.basis.size, scale=self.sample)
@@ -167,18 +176,34 @@ class DeviceClassifier:
         margin = min(ceil(np.abs(self.sample).sum(axis=1).max() * self.basis.size / 2) + 1, *shape)
         rows, across = (np.pad(np.arange(extent), margin, mode="symmetric") for extent in shape)
         grains, grain = np.unique(around.grain, return_inverse=True)
-        tables = (around.first, around.second, around.same, around.other, around.side, grain)
         return DeviceColumns(
-            self._put(positions + margin, torch.float64),
-            self._put(complete, torch.bool),
-            *(self._put(table, torch.int64) for table in tables),
-            len(grains),
-            self._put(rows, torch.int64),
-            self._put(across, torch.int64),
+            positions=self._put(positions + margin, torch.float64),
+            complete=self._put(complete, torch.bool),
+            first=self._put(around.first, torch.int64),
+            second=self._put(around.second, torch.int64),
+            same=self._put(around.same, torch.int64),
+            other=self._put(around.other, torch.int64),
+            side=self._put(around.side, torch.int64),
+            grain=self._put(grain, torch.int64),
+            grains=len(grains),
+            rows=self._put(rows, torch.int64),
+            columns=self._put(across, torch.int64),
         )
 
     def __call__(self, image: Tensor, columns: DeviceColumns) -> Labelled:
-        """Classify the columns of an image (H, W), float32 on the device; positive where columns are bright."""
+        """Classify the columns of an image.
+
+        Parameters
+        ----------
+        image : torch.Tensor, shape (H, W), float32
+            On the device.
+        columns : DeviceColumns
+            From `put`, for images of this shape.
+
+        Returns
+        -------
+        Labelled
+        """
         with torch.inference_mode():
             whole = self._low_passed(image).index_select(0, columns.rows).index_select(1, columns.columns)
             moments = column_moments(whole, columns.positions, self.basis, scale=self.sample)
