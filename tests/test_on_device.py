@@ -13,6 +13,7 @@ from contextem.columns import Columns
 from contextem.examples import demo_micrograph
 from contextem.measurement import measure
 from contextem.on_device import DeviceClassifier
+from contextem.sites import agree_on_sites, shared_odds
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,33 @@ def test_a_card_says_what_the_host_says(monkeypatch, example, low_passed):
         results.append(judge(image, judge.put(columns, micrograph.shape)))
         expect_the_same(results[-1], expected)
     np.testing.assert_allclose(results[0].probabilities, results[1].probabilities, atol=1e-4)
+
+
+def test_columns_of_one_sublattice_alone(monkeypatch, example):
+    micrograph, columns, context, model, scale = example
+    own = columns.sublattice == 0
+    columns = Columns(columns.positions[own], columns.sublattice[own], columns.observed[own], columns.grain[own])
+    expected = host_says(micrograph, columns, context, model, scale)
+    stand_in_card.install(monkeypatch)
+    judge = DeviceClassifier(model, model.context_features(context), scale, context.lattice_constant, device="cpu")
+    image = torch.from_numpy(np.ascontiguousarray(micrograph.data, np.float32))
+    expect_the_same(judge(image, judge.put(columns, micrograph.shape)), expected)
+
+
+def test_neighbourhoods_and_grains_decide_as_on_the_host(monkeypatch, example):
+    micrograph, columns, context, model, scale = example
+    around = measure(micrograph, columns, context.lattice_constant, model.config, scale).around
+    logits = np.random.default_rng(0).normal(0, 0.7, (len(columns), 5)).astype(np.float32)
+    logits[columns.grain == 7, 0] += 0.2
+    alone = torch.softmax(torch.from_numpy(logits), dim=1)
+    expected = agree_on_sites(alone.numpy(), shared_odds(alone.numpy(), around), model.info["site_strength"])
+    assert abs(expected - alone.numpy()).max() > 0.1
+    stand_in_card.install(monkeypatch)
+    judge = DeviceClassifier(model, model.context_features(context), scale, context.lattice_constant, device="cpu")
+    monkeypatch.setattr(judge, "network", lambda contrast, _: (torch.from_numpy(logits), torch.zeros(len(contrast))))
+    image = torch.from_numpy(np.ascontiguousarray(micrograph.data, np.float32))
+    found = judge(image, judge.put(columns, micrograph.shape))
+    np.testing.assert_allclose(found.probabilities.numpy(), expected, atol=1e-6)
 
 
 def test_the_network_of_the_model_stays_where_it_is(example):
