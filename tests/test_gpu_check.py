@@ -38,6 +38,8 @@ def test_a_dry_run_checks_every_section(gpu_check, tmp_path, capsys):
         "extract_patches",
         "virtual_detectors",
         "sum_patterns",
+        "peaks",
+        "pipeline",
     }
     assert all(line["right"] and line["value"] > 0 for line in lines)
     assert {line["bar"] for line in lines if line["case"].startswith(("integer positions", "bilinear"))} == {1.5, 80}
@@ -62,6 +64,36 @@ def test_a_wrong_result_is_found(gpu_check, monkeypatch, broken):
     assert not any(line.right for line in section)
     assert gpu_check.exit_status(section) == gpu_check.exit_status(section, bars=False) == 1
     assert "WRONG" in gpu_check.table(section)
+
+
+@pytest.mark.parametrize("wrong", ["position", "number"])
+def test_a_wrong_peak_is_found(gpu_check, monkeypatch, wrong):
+    right = gpu_check.response_maxima
+
+    def found(*arguments, **options):
+        positions, heights, count = right(*arguments, **options)
+        positions[-1] += 1e-9
+        return (positions, heights, count) if wrong == "position" else (positions[:-1], heights[:-1], count)
+
+    monkeypatch.setattr(gpu_check, "response_maxima", found)
+    section = list(gpu_check.Checks(gpu_check.Host(), gpu_check.TINY).peaks())
+    assert len(section) == 3 and not any(line.right for line in section)
+
+
+def test_a_wrong_posterior_is_found_and_one_way_to_reach_the_bar_is_enough(gpu_check, monkeypatch):
+    host = gpu_check.Host()
+    section = list(gpu_check.Checks(host, gpu_check.TINY).pipeline())
+    assert all(line.right for line in section)
+    assert [line.bar for line in section if line.value == max(each.value for each in section)] == [10.0]
+    assert [line.bar for line in section].count(None) == 1
+    classifier = host.classifier
+
+    def wrong(*arguments):
+        posterior = classifier(*arguments)
+        return lambda image: posterior(image)[:, ::-1]
+
+    monkeypatch.setattr(host, "classifier", wrong)
+    assert not any(line.right for line in gpu_check.Checks(host, gpu_check.TINY).pipeline())
 
 
 def test_a_section_that_fails_stops_no_other(gpu_check, monkeypatch, tmp_path, capsys):

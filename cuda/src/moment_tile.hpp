@@ -106,14 +106,18 @@ struct PatchCorner {
     T down;  // shares of the next pixels
     T right;
 
-    CONTEXTEM_HD bool between_pixels() const { return down > T(0) || right > T(0); }
+    CONTEXTEM_HD bool on_pixels() const { return !(down > T(0) || right > T(0)); }
+    CONTEXTEM_HD bool between_pixels() const { return down > T(0) && right > T(0); }  // along both axes
 };
 
-// What all patches of a block are: their samples pixels, between pixels of the image, or anywhere.
-enum class TileKind { on_pixels, between_pixels, anywhere };
+// What all patches of a block are: their samples pixels, between pixels along both axes, either, or anywhere.
+enum class TileKind { on_pixels, between_pixels, mixed, anywhere };
 
-CONTEXTEM_HD TileKind tile_kind(bool some_elsewhere, bool some_between) {
-    return some_elsewhere ? TileKind::anywhere : some_between ? TileKind::between_pixels : TileKind::on_pixels;
+CONTEXTEM_HD TileKind tile_kind(bool some_elsewhere, bool all_on, bool all_between) {
+    return some_elsewhere ? TileKind::anywhere
+           : all_on       ? TileKind::on_pixels
+           : all_between  ? TileKind::between_pixels
+                          : TileKind::mixed;
 }
 
 // ---- patches with every row a whole number of 16-byte vectors, P a multiple of 8 -----------------------------------
@@ -246,29 +250,33 @@ struct SampleStage {
         const Index right = half + quad.column + thread % 4;
         const Index above = table.size - 1 - below;
         const Index left = table.size - 1 - right;
-        const Index first = below * samples.row_stride() + right * samples.column_stride();
-        const Index up = (above - below) * samples.row_stride();
+        const Index row_stride = samples.row_stride();
+        const Index first = below * row_stride + right * samples.column_stride();
+        const Index up = (above - below) * row_stride;
         const Index back = (left - right) * samples.column_stride();
         T* const out = panel + (quad.sample - strip_begin(table, strip) + thread % 4) * Tile<T>::pitch;
         // read(slot, offset, k, l) gives sample (k, l) of the patch in a slot, `offset` from its corner
         const auto fill = [&](const auto& read) {
+            if (!table.folded) {
+                for (int slot = thread / strip_samples; slot < Tile<T>::patches; slot += threads / strip_samples) {
+                    out[slot] = read(slot, first, below, right);
+                }
+                return;
+            }
 #if defined(__CUDA_ARCH__)
 #pragma unroll 2
 #endif
             for (int slot = thread / strip_samples; slot < Tile<T>::patches; slot += threads / strip_samples) {
-                const T sample = read(slot, first, below, right);
-                if (table.folded) {
-                    put_folded(fold(sample, read(slot, first + back, below, left), read(slot, first + up, above, right),
-                                    read(slot, first + up + back, above, left)),
-                               out + slot);
-                } else {
-                    out[slot] = sample;
-                }
+                put_folded(fold(read(slot, first, below, right), read(slot, first + back, below, left),
+                                read(slot, first + up, above, right), read(slot, first + up + back, above, left)),
+                           out + slot);
             }
         };
         if (patches == TileKind::on_pixels) {
             fill([&](int slot, Index offset, Index, Index) { return read_constant(corners[slot].pixel + offset); });
-        } else if (patches == TileKind::between_pixels) {
+        } else if (patches == TileKind::between_pixels && samples.column_stride() == 1) {
+            fill([&](int slot, Index offset, Index, Index) { return between(corners[slot], offset, 1, row_stride); });
+        } else if (patches != TileKind::anywhere) {
             fill([&](int slot, Index offset, Index, Index) { return between(corners[slot], offset); });
         } else {
             fill([&](int slot, Index offset, Index k, Index l) {
@@ -281,15 +289,19 @@ struct SampleStage {
 private:
     // A neighbour without a share is not read: it may lie outside.
     CONTEXTEM_HD T between(const PatchCorner<T>& corner, Index offset) const {
+        return between(corner, offset, corner.right > T(0) ? samples.column_stride() : 0,
+                       corner.down > T(0) ? samples.row_stride() : 0);
+    }
+
+    CONTEXTEM_HD T between(const PatchCorner<T>& corner, Index offset, Index next_column, Index next_row) const {
         const T* const pixel = corner.pixel + offset;
-        const Index next_row = corner.down > T(0) ? samples.row_stride() : 0;
-        const Index next_column = corner.right > T(0) ? samples.column_stride() : 0;
-        const auto column = [&](const T* here) {
+        const auto column = [&](const T* here, const T* next) {
             const T value = read_constant(here);
-            return std::fma(corner.down, read_constant(here + next_row) - value, value);
+            return std::fma(corner.down, read_constant(next) - value, value);
         };
-        const T value = column(pixel);
-        return std::fma(corner.right, column(pixel + next_column) - value, value);
+        const T* const lower = pixel + next_row;
+        const T value = column(pixel, lower);
+        return std::fma(corner.right, column(pixel + next_column, lower + next_column) - value, value);
     }
 };
 

@@ -37,15 +37,18 @@ __global__ void __launch_bounds__(groups_per_block* lanes)
     TileKind kind = TileKind::on_pixels;
     if constexpr (Stage::keeps_corners) {
         bool elsewhere = false;
-        bool between = false;
+        bool on = true;
+        bool between = true;
         for (int i = thread; i < Tile<T>::patches; i += threads) {
             const PatchCorner<T> corner = stage.corner(min(first_patch + i, stage.count() - 1));
             elsewhere = elsewhere || corner.pixel == nullptr;
-            between = between || corner.between_pixels();
+            on = on && corner.on_pixels();
+            between = between && corner.between_pixels();
             corners[i] = corner;
         }
         elsewhere = __syncthreads_or(elsewhere);
-        kind = tile_kind(elsewhere, __syncthreads_or(between));
+        on = __syncthreads_and(on);
+        kind = tile_kind(elsewhere, on, __syncthreads_and(between));
     }
 
     Sums<T> sums = {};

@@ -15,8 +15,9 @@
 // knows where its maxima belong: row-major order whatever runs first. A third kernel writes them. The count stays on
 // the device.
 //
-// For a float image with R = 15 (sigma 3.8, a lattice constant of 32 px), sm_90, see benchmarks/README.md: 20 bytes of
-// device memory a pixel at most, 4 read and 4 written by the response, 4 read again for the marks.
+// For a float image and R = 15 (sigma 3.8, a lattice constant of 32 px) that is 12 bytes of device memory a pixel, 4
+// read and 4 written by the response and 4 read again for the marks, and 430 instructions of a warp for 32 pixels; see
+// benchmarks/README.md.
 #include "contextem/cuda/peaks.hpp"
 
 #include <thrust/iterator/transform_iterator.h>

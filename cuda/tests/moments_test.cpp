@@ -34,13 +34,15 @@ std::vector<T> emulate(const Stage& stage, const cuda::DeviceTableView<T>& table
             auto kind = cuda::TileKind::on_pixels;
             if constexpr (Stage::keeps_corners) {
                 bool elsewhere = false;
-                bool between = false;
+                bool on = true;
+                bool between = true;
                 for (int i = 0; i < Tile::patches; ++i) {
                     corners.push_back(stage.corner(std::min(first_patch + i, stage.count() - 1)));
                     elsewhere = elsewhere || corners.back().pixel == nullptr;
-                    between = between || corners.back().between_pixels();
+                    on = on && corners.back().on_pixels();
+                    between = between && corners.back().between_pixels();
                 }
-                kind = cuda::tile_kind(elsewhere, between);
+                kind = cuda::tile_kind(elsewhere, on, between);
             }
             std::vector<cuda::Sums<T>> sums(static_cast<std::size_t>(threads), cuda::Sums<T>{});
             std::vector<typename Stage::Held> held(static_cast<std::size_t>(threads));
@@ -98,10 +100,10 @@ void compare(const std::vector<T>& found, const std::vector<double>& expected, c
     CHECK_NEAR(worst / static_cast<double>(std::numeric_limits<T>::epsilon()), 0.0, 8.0);
 }
 
-enum class Spread { on_pixels, between_pixels, anywhere };
+enum class Spread { on_pixels, between_pixels, on_rows, anywhere };
 
-// Positions whose patches of scale 1 lie on the pixels of an image or between them, or inside, at and beyond the
-// border.
+// Positions whose patches of scale 1 lie on the pixels of an image, between them along both axes or only along the
+// columns, or inside, at and beyond the border.
 std::vector<double> positions_in(Index rows, Index columns, Index size, Index count, Spread spread) {
     std::vector<double> centres = numbers(static_cast<int>(2 * count), 2);
     const double half = 0.5 * static_cast<double>(size - 1);
@@ -112,7 +114,9 @@ std::vector<double> positions_in(Index rows, Index columns, Index size, Index co
         } else {
             centres[i] = half + 0.25 + (extent - 2.0 * half - 1.5) * centres[i];
         }
-        if (spread == Spread::on_pixels || (spread == Spread::anywhere && i / 2 % 3 == 0)) {
+        const bool on_pixel = spread == Spread::on_pixels || (spread == Spread::on_rows && i % 2 == 0) ||
+                              (spread == Spread::anywhere && i / 2 % 3 == 0);
+        if (on_pixel) {
             centres[i] = std::floor(centres[i] - half) + half;
         }
     }
@@ -141,7 +145,7 @@ void columns_and_patches(int n_max, Index size, Index count, bool with_parity = 
     }
     const std::vector<double> exact(pixels.begin(), pixels.end());
     std::vector<double> expected(static_cast<std::size_t>(count * modes));
-    for (const Spread spread : {Spread::on_pixels, Spread::between_pixels, Spread::anywhere}) {
+    for (const Spread spread : {Spread::on_pixels, Spread::between_pixels, Spread::on_rows, Spread::anywhere}) {
         const std::vector<double> centres = positions_in(rows, columns, size, count, spread);
         const PositionsView positions = {centres.data(), count};
         for (const PatchGrid grid :
@@ -157,7 +161,9 @@ void columns_and_patches(int n_max, Index size, Index count, bool with_parity = 
                 if (grid.unit() && grid.interpolation == Interpolation::linear && spread != Spread::anywhere) {
                     for (Index p = 0; p < count; ++p) {
                         const cuda::PatchCorner<T> corner = stage.corner(p);
-                        CHECK(corner.pixel != nullptr && corner.between_pixels() == (spread != Spread::on_pixels));
+                        CHECK(corner.pixel != nullptr);
+                        CHECK(corner.between_pixels() == (spread == Spread::between_pixels));
+                        CHECK(corner.on_pixels() == (spread == Spread::on_pixels));
                     }
                 }
             }

@@ -129,7 +129,7 @@ def contrast_of(
     radial = invariants[:, orders == 0]
     energy = np.sum(np.square(invariants[:, 1:]), axis=1)
     # m = 0 invariants, brightness of the middle, energy: what is asked of the neighbours
-    table = np.column_stack([radial, radial @ _centre_weights(basis), energy])
+    table = np.column_stack([radial, radial @ centre_weights(basis), energy])
 
     standard = table[complete].mean(axis=0)
     for start in range(0, len(features), TOGETHER):
@@ -185,6 +185,12 @@ def _weights(n: tuple[int, ...]) -> NDArray[np.float32]:
     return np.asarray(np.array(polynomials) @ weight / weight.sum(), np.float32)
 
 
-def _centre_weights(basis: ZernikeBasis) -> NDArray[np.float32]:
-    """Weights of the m = 0 moments whose sum is the intensity in the middle of the patch, under a Gaussian."""
+def centre_weights(basis: ZernikeBasis) -> NDArray[np.float32]:
+    """Return the weights of the m = 0 moments whose sum is the intensity in the middle of the patch, under a Gaussian.
+
+    Examples
+    --------
+    >>> centre_weights(ZernikeBasis(2, 32)).astype(float).round(3).tolist()
+    [1.0, -1.576]
+    """
     return _weights(tuple(int(n) for n in basis.n[basis.m == 0]))
