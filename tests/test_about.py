@@ -89,7 +89,7 @@ def test_missing_extras_are_named_by_extra(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: needs)
     assert about._libraries() == ({"numpy": importlib.metadata.version("numpy")}, {"parquet": ["nothing-here"]})
     text = info_text(info())
-    assert re.search(r"^not installed +nothing-here \(parquet\)$", text, re.M)
+    assert re.search(r"^not installed +nothing-here \(parquet\)$", text, re.MULTILINE)
 
 
 def test_a_torch_that_is_missing_or_broken_is_told(monkeypatch):

@@ -285,7 +285,7 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
 
 def check_real(name: str, value: Any) -> float:
     """Return ``value`` as a finite float."""
-    if not isinstance(value, Real) or not abs(value) <= sys.float_info.max:
+    if not isinstance(value, Real) or not abs(value) <= sys.float_info.max:  # type: ignore[operator]
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
 

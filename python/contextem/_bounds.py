@@ -73,7 +73,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(f"{path}: expected JSON, got too many brackets in each other") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        raise ValueError(  # noqa: TRY004 - of what a file says
+            f"{path}: expected a JSON object, got {type(value).__name__}"
+        )
     return value
 
 
@@ -113,7 +115,9 @@ def check_hdf5(group: Any, name: str) -> None:
         elif isinstance(item, h5py.Group):
             for key in item:
                 if isinstance(item.get(key, getlink=True), h5py.ExternalLink):
-                    raise ValueError(f"{name}: expected its own data, got {key} that lies in another file")
+                    raise ValueError(  # noqa: TRY004 - of what a file says
+                        f"{name}: expected its own data, got {key} that lies in another file"
+                    )
 
     look("", group)
     group.visititems(look)

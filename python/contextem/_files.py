@@ -379,7 +379,7 @@ def _check_claims(path: Path, suffix: str) -> None:
 
         with h5py.File(path) as file:
             if suffix == ".hspy" or "Version" in file:
-                check_hdf5(file["Data/Image"] if "Data/Image" in file else file, path.name)
+                check_hdf5(file.get("Data/Image", file), path.name)
     elif suffix in (".tif", ".tiff") and not _is_large(path):
         import tifffile
 

@@ -28,7 +28,7 @@ class AboveBars(logging.Handler):
         try:
             with tqdm.external_write_mode(file=sys.stderr):
                 click.echo(self.format(record), err=True)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a record that cannot be shown stops nothing
             self.handleError(record)
 
 
@@ -73,4 +73,4 @@ class VerboseCommand(click.Command):
 class VerboseGroup(click.Group):
     """A group whose commands have the option --verbose."""
 
-    command_class = VerboseCommand
+    command_class: type[click.Command] | None = VerboseCommand

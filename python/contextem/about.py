@@ -174,7 +174,7 @@ def _torch() -> tuple[str | None, dict[str, Any]]:
         import torch
     except ModuleNotFoundError:
         return None, nothing
-    except Exception as error:  # a library that it needs, which is what the report is about
+    except Exception as error:  # noqa: BLE001 - a library that it needs, which is what the report is about
         return f"does not load ({type(error).__name__}: {error})", nothing
     devices = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
     return str(torch.__version__), {"threads": torch.get_num_threads(), "devices": devices}
@@ -225,9 +225,8 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that matter; of a value that may be a path, that it is set."""
     own = sorted(name for name in variables if name.startswith("CONTEXTEM_") and name not in VARIABLES)
     told = {name: variables[name] for name in VARIABLES if name in variables}
-    return {name: value if re.fullmatch(r"[\w,.:-]{1,40}", value) else "set" for name, value in told.items()} | {
-        name: "set" for name in own
-    }
+    plain = {name: value if re.fullmatch(r"[\w,.:-]{1,40}", value) else "set" for name, value in told.items()}
+    return plain | dict.fromkeys(own, "set")
 
 
 def _cuda_version(number: int | None) -> str | None:

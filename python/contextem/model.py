@@ -331,7 +331,7 @@ def _check_sizes(config: ModelConfig, weights: Path) -> None:
     with torch.device("meta"):
         wanted = {name: list(value.shape) for name, value in build_classifier(config).state_dict().items()}
     with safe_open(weights, "pt") as file:
-        stored = {name: file.get_slice(name) for name in file.keys()}
+        stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         if (odd := set(wanted) ^ set(stored)) != set():
             raise ValueError(f"expected the weights of this network, they differ in {', '.join(sorted(odd))}")
         for name, each in stored.items():

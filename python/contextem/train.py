@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from datetime import date
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -573,7 +573,7 @@ def train_models(
         model, curves[name] = train(
             training, validation, test, config, epochs=epochs, seed=seed, device=device, label=f"training {name}"
         )
-        today = date.today().isoformat()
+        today = datetime.now(UTC).date().isoformat()
         model.info.update(name=f"{facts['preset']}, {name}", trained=today, training=facts)
         target = folder if config is first else folder / name.replace(" ", "_")
         model.save(target, export=config is first)
