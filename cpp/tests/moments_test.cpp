@@ -47,7 +47,7 @@ void compare_dense(Index size, double tolerance) {
     constexpr Index columns = 50;  // a panel and a part
     const Index modes = mode_count(4);
     const MomentTable<T> table(integrated_weights(4, size).data(), modes, size);
-    const std::vector<double> values = numbers(rows * columns, 5);
+    const std::vector<double> values = numbers(static_cast<int>(rows * columns), 5);
     const std::vector<T> pixels(values.begin(), values.end());
     const ImageView<T> image = {pixels.data(), rows, columns, columns, 1};
     std::vector<double> places;
