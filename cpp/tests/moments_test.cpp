@@ -42,7 +42,7 @@ void compare(int size, bool with_parity, double tolerance) {
 
 // Moments at every pixel are those of columns at the same places.
 template <class T>
-void compare_dense(Index size, double tolerance) {
+void compare_dense(int size, double tolerance) {
     constexpr Index rows = 21;
     constexpr Index columns = 50;  // a panel and a part
     const Index modes = mode_count(4);
@@ -71,7 +71,7 @@ void compare_dense(Index size, double tolerance) {
 }
 
 int main() {
-    for (Index size : {3, 8, 13}) {
+    for (int size : {3, 8, 13}) {
         compare_dense<float>(size, 64 * 1.2e-7);
         compare_dense<double>(size, 64 * 2.3e-16);
     }
