@@ -4,9 +4,14 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
+import os
 import pkgutil
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +94,47 @@ def test_kernels_are_formatted():
         [tool, "--dry-run", "-Werror", *sources], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def findings(source, options, database):
+    """Return what clang-tidy finds in a source, and in the headers it reads."""
+    import clang_tidy
+
+    tool = Path(clang_tidy.__file__).parent / "data/bin/clang-tidy"
+    done = subprocess.run([tool, "--quiet", "-p", database, *options, source], capture_output=True, text=True)
+    return done.stdout + (done.stderr if done.returncode and not done.stdout else "")
+
+
+@pytest.mark.parametrize(
+    ("folders", "options"),
+    [
+        pytest.param(("cpp/src",), ("--checks=-clang-analyzer-*",), id="library"),
+        pytest.param(("cpp/src", "cpp/tests", "python/bindings"), (), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_kernels_are_tidy(folders, options, tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("no cmake on PATH")
+    import pybind11
+
+    given = {
+        "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
+        "CONTEXTEM_CUDA": "OFF",
+        "CONTEXTEM_TESTS": "ON",
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+    }
+    configure = ["cmake", "-S", ROOT, "-B", tmp_path, *(f"-D{name}={value}" for name, value in given.items())]
+    subprocess.run(configure, capture_output=True, check=True)
+    database = tmp_path / "compile_commands.json"
+    # of the instruction sets a kernel is compiled for, the last and widest
+    commands = {command["file"]: command for command in json.loads(database.read_text())}
+    database.write_text(json.dumps(list(commands.values())))
+    sources = [file for file in commands if any(Path(file).is_relative_to(ROOT / folder) for folder in folders)]
+    assert len(sources) > 20
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [*pool.map(findings, sources, repeat(options), repeat(tmp_path))]
+    assert not any(found), "".join(found)
 
 
 def test_import_loads_nothing_heavy():

@@ -40,7 +40,41 @@ void compare(int size, bool with_parity, double tolerance) {
     }
 }
 
+// Moments at every pixel are those of columns at the same places.
+template <class T>
+void compare_dense(int size, double tolerance) {
+    constexpr Index rows = 21;
+    constexpr Index columns = 50;  // a panel and a part
+    const Index modes = mode_count(4);
+    const MomentTable<T> table(integrated_weights(4, size).data(), modes, size);
+    const std::vector<double> values = numbers(static_cast<int>(rows * columns), 5);
+    const std::vector<T> pixels(values.begin(), values.end());
+    const ImageView<T> image = {pixels.data(), rows, columns, columns, 1};
+    std::vector<double> places;
+    for (Index row = 0; row < rows; ++row) {
+        for (Index column = 0; column < columns; ++column) {
+            const double beside = size % 2 == 0 ? 0.5 : 0.0;  // the middle of an even patch lies between pixels
+            places.insert(places.end(), {static_cast<double>(row) + beside, static_cast<double>(column) + beside});
+        }
+    }
+    std::vector<T> expected(static_cast<std::size_t>(rows * columns * modes));
+    std::vector<T> dense = expected;
+    std::vector<T> threaded = expected;
+    column_moments(image, PositionsView{places.data(), rows * columns},
+                   PatchGrid{size, 1, 0, 0, 1, Interpolation::linear}, table, 1, expected.data());
+    dense_moments(image, table, 1, dense.data());
+    dense_moments(image, table, 3, threaded.data());
+    CHECK(dense == threaded);
+    for (std::size_t i = 0; i < dense.size(); ++i) {
+        CHECK_NEAR(static_cast<double>(dense[i]), static_cast<double>(expected[i]), tolerance);
+    }
+}
+
 int main() {
+    for (int size : {3, 8, 13}) {
+        compare_dense<float>(size, 64 * 1.2e-7);
+        compare_dense<double>(size, 64 * 2.3e-16);
+    }
     for (int size : {3, 8, 17, 32, 33}) {
         for (bool with_parity : {true, false}) {
             compare<float>(size, with_parity, 16 * 1.2e-7);
