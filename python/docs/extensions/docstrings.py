@@ -10,9 +10,13 @@ import re
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
+
+LONGEST = 80
+"""Characters of the value of a constant that is shown."""
 
 
 def keep_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -43,6 +47,14 @@ def only_own(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: A
     return True if foreign and what == "module" else None
 
 
+def leave_out_long_values(app: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
+    """Leave out the value of a constant that does not fit into a line."""
+    if domain == "py" and kind in ("data", "attribute") and content.parent is not None:
+        for value in list(content.parent.findall(addnodes.desc_annotation)):
+            if len(value.astext()) > LONGEST:
+                value.parent.remove(value)
+
+
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.TextElement
 ) -> nodes.reference | nodes.TextElement | None:
@@ -67,5 +79,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.config.default_role = "py:obj"
     app.connect("autodoc-process-docstring", keep_formulas, priority=100)
     app.connect("autodoc-skip-member", only_own)
+    app.connect("object-description-transform", leave_out_long_values)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
