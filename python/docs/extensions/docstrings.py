@@ -55,6 +55,11 @@ def leave_out_long_values(app: Sphinx, domain: str, kind: str, content: addnodes
                 value.parent.remove(value)
 
 
+def plain_defaults(app: Sphinx, command: Any, lines: list[str]) -> None:
+    """Show the default of an option that is a path as it is typed."""
+    lines[:] = [re.sub(r"PosixPath\('(.*?)'\)", r"\1", line) for line in lines]
+
+
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.TextElement
 ) -> nodes.reference | nodes.TextElement | None:
@@ -76,9 +81,11 @@ def resolve(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Prepare docstrings before numpydoc takes them, and make single backticks refer to Python objects."""
+    app.setup_extension("sphinx_click")
     app.config.default_role = "py:obj"
     app.connect("autodoc-process-docstring", keep_formulas, priority=100)
     app.connect("autodoc-skip-member", only_own)
+    app.connect("sphinx-click-process-options", plain_defaults)
     app.connect("object-description-transform", leave_out_long_values)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
