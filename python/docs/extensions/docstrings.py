@@ -25,12 +25,10 @@ def keep_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lin
     kept: list[str] = []
     inside = False
     for i, line in enumerate(lines[:end]):
-        before = next((each for each in reversed(kept) if each), "")
-        marked = before.endswith("::") or before.startswith(("-", ".. ", ":"))
-        if line.startswith("    ") and not inside and not marked:
-            if kept and kept[-1]:
-                kept.append("")
-            kept += ["::", ""]
+        if line.startswith("    ") and not inside:
+            before = next((each for each in reversed(kept) if each), "")
+            if not before.endswith("::") and not before.startswith(("-", ".. ", ":")):
+                kept += [*([""] if kept and kept[-1] else []), "::", ""]
             inside = True
         elif line and not line.startswith("    ") and inside:
             if lines[i - 1]:
@@ -41,7 +39,9 @@ def keep_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lin
 
 
 def only_own(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out what a module imports from elsewhere, and aliases of types."""
+    """Leave out what a module imports from elsewhere, aliases of types, and fields of named tuples told above them."""
+    if str(getattr(obj, "__doc__", "")).startswith("Alias for field number"):
+        return True
     module = getattr(obj, "__module__", None) or "contextem"
     foreign = not module.startswith("contextem") or isinstance(obj, type(list[int]))
     return True if foreign and what == "module" else None
