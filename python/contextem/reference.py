@@ -11,9 +11,8 @@ Zernike polynomials, with x the column and y the row coordinate, both in [-1, 1]
     Z_n^m(x, y) = \sqrt{2 (n + 1) / (1 + [m = 0])} \; P^{(0, |m|)}_{(n - |m|) / 2}(2 \rho^2 - 1)
                   \; \begin{cases} \Re (x + i y)^m & m \ge 0 \\ \Im (x + i y)^{|m|} & m < 0 \end{cases}
 
-where the Jacobi polynomial comes from its three-term recurrence [1]_; the factorial sum cancels catastrophically.
-
-.. [1] NIST Digital Library of Mathematical Functions, section 18.9, https://dlmf.nist.gov/18.9
+where the Jacobi polynomial comes from its three-term recurrence (NIST Digital Library of Mathematical Functions,
+https://dlmf.nist.gov/18.9); the factorial sum cancels catastrophically.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class ZernikeBasis:
     mode : {"integrated", "lstsq", "projection"}
         "integrated": the weight of a pixel is the exact integral of Z over its share of the disk, over pi; a constant
         patch has a_00 = 1 and nothing else.
-        "lstsq": least-squares coefficients of the disk's pixels, the most accurate under rotation.
+        "lstsq": least-squares coefficients of the disk's pixels; of smooth patches the most accurate under rotation.
         "projection": Z at the pixel centres of ``linspace(-1, 1, P)`` over pi P^2 / 4, as motif-learn has it.
 
     Attributes

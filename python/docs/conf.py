@@ -68,6 +68,7 @@ templates_path = ["_templates"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
+highlight_language = "none"  # formulas in docstrings; code says what it is
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
