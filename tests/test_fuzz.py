@@ -66,7 +66,9 @@ def test_more_than_a_sentence_breaks_the_contract():
         raise KeyError("host")
 
 
-@given(st.one_of(st.text(max_size=12), st.from_regex(r"[A-Z][a-z]?\(?([A-Z][a-z]?(0?\.\d+)?){1,3}\)?2", fullmatch=True)))
+@given(
+    st.one_of(st.text(max_size=12), st.from_regex(r"[A-Z][a-z]?\(?([A-Z][a-z]?(0?\.\d+)?){1,3}\)?2", fullmatch=True))
+)
 def test_a_formula_is_what_it_was_read_as(text):
     try:
         metal, chalcogen = parse_formula(text)

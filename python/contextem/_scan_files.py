@@ -292,7 +292,7 @@ def _opened_hdf5(path: Path) -> Iterator[Any]:
 def _opened_zarr(path: Path) -> Iterator[Any]:
     import zarr
 
-    check_zarr(path)
+    check_zarr(path, lazily=True)
     yield zarr.open(str(path), mode="r")
 
 

@@ -36,7 +36,14 @@ from typing import Any, Literal
 from contextem._bounds import read_text
 from contextem.context import Context
 from contextem.diffraction import ANGULAR_SAMPLING_RANGE, check_scan_shape
-from contextem.micrograph import LATTICE_CONSTANT_RANGE, SAMPLING_RANGE, Detector, check_energy, check_number, in_figures
+from contextem.micrograph import (
+    LATTICE_CONSTANT_RANGE,
+    SAMPLING_RANGE,
+    Detector,
+    check_energy,
+    check_number,
+    in_figures,
+)
 
 __all__ = ["COMMAND_LINE", "FOLDER_SIDECAR", "KEYS", "Settings", "parse_settings", "read_settings", "settings_of"]
 

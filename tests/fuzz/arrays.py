@@ -66,7 +66,10 @@ def strided(draw: Draw, values: Any) -> Any:
         return values.view(np.matrix)
     if kind == 9:
         # strides that are no multiple of the item
-        fields = np.zeros(values.shape, np.dtype({"names": ["v"], "formats": [values.dtype], "offsets": [1], "itemsize": values.itemsize + 3}))
+        fields = np.zeros(
+            values.shape,
+            np.dtype({"names": ["v"], "formats": [values.dtype], "offsets": [1], "itemsize": values.itemsize + 3}),
+        )
         fields["v"] = values
         return fields["v"]
     return values

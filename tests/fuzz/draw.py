@@ -8,7 +8,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-SPECIAL_INTEGERS = (0, 1, -1, 2, 3, 7, 255, 4096, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**62, 2**63, 2**64, 10**400)
+SPECIAL_INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    255,
+    4096,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    2**32,
+    2**53,
+    2**62,
+    2**63,
+    2**64,
+    10**400,
+)
 SPECIAL_REALS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-3, 5e-324, 1e-300, 1e9, 1e18, 1e300, math.inf, -math.inf, math.nan)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from contextem.adjoint import column_moments_adjoint, column_moments_position_gradient, patch_moments_adjoint
 from contextem.columns import Columns
 from contextem.dense import dense_moments
@@ -15,7 +16,6 @@ from contextem.moments import column_moments, patch_moments
 from contextem.patches import antialias, extract_patches, patch_complete
 from contextem.virtual_detectors import VirtualDetectors, annulus, sum_patterns, virtual_detectors
 from contextem.zernike import MODES, ZernikeBasis, reconstruct, rotate, rotation_invariants
-
 from fuzz.arrays import FLOATS, SIDES, array, positions, threads
 from fuzz.draw import Broken, Draw, expected
 
@@ -117,7 +117,9 @@ CALLS: tuple[Callable[[Draw], Any], ...] = (
 OTHERS: tuple[Callable[[Draw], Any], ...] = (
     lambda draw: VirtualDetectors(array(draw, draw.below(40), None, None, dtype="bool")),
     lambda draw: annulus(shape(draw), draw.choice(((3.0, 4.0), draw.value())), draw.real(), draw.real()),
-    lambda draw: ZernikeBasis(draw.integer(), draw.choice((8, 9, draw.below(40), draw.value())), draw.choice((*MODES, draw.value()))),
+    lambda draw: ZernikeBasis(
+        draw.integer(), draw.choice((8, 9, draw.below(40), draw.value())), draw.choice((*MODES, draw.value()))
+    ),
     lambda draw: antialias(array(draw, None, None), draw.choice((1.0, 2.0, draw.real()))),
     lambda draw: patch_complete(shape(draw), positions(draw), draw.choice((8, draw.integer())), scale=scale(draw)),
     lambda draw: Columns(positions(draw), array(draw, None), array(draw, None), array(draw, None)),
@@ -143,11 +145,15 @@ def target(data: bytes) -> None:
             plain = (np.asarray(each) if isinstance(each, np.ndarray) else each for each in arguments)
             wanted = function(*plain, **options, backend="reference")
             if got.shape != wanted.shape or got.dtype != wanted.dtype:
-                raise Broken(f"{function.__name__}: expected {wanted.shape} {wanted.dtype}, got {got.shape} {got.dtype}")
+                raise Broken(
+                    f"{function.__name__}: expected {wanted.shape} {wanted.dtype}, got {got.shape} {got.dtype}"
+                )
             size = float(np.abs(np.nan_to_num(wanted, posinf=0, neginf=0)).max(initial=0.0))
             finite = np.isfinite(wanted)
             if size < 1e30 and finite.all() and not np.allclose(got, wanted, rtol=1e-3, atol=1e-3 * size + 1e-30):
-                raise Broken(f"{function.__name__}: differs from the reference by {np.abs(got - wanted).max()} of {size}")
+                raise Broken(
+                    f"{function.__name__}: differs from the reference by {np.abs(got - wanted).max()} of {size}"
+                )
 
 
 def seeds() -> Iterator[bytes]:

@@ -105,7 +105,9 @@ def read_hdf5(kind: type[T], path: str | os.PathLike[str]) -> T:
     except PermissionError:
         raise
     except Exception as error:
-        raise ReadError(f"path: {path.name} cannot be read as HDF5, it may be damaged ({' '.join(str(error).split())})") from error
+        raise ReadError(
+            f"path: {path.name} cannot be read as HDF5, it may be damaged ({' '.join(str(error).split())})"
+        ) from error
     if header != _HEADER:
         raise ReadError(f"path: expected a {_HEADER['format']} of {', '.join(CLASSES)}, got {path.name} with {header}")
     stored |= attributes

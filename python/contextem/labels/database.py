@@ -286,7 +286,9 @@ class Database:
                 "contextem; open it with that one"
             )
         if _schema(connection) != _schema_of_new_store():
-            raise ValueError(f"{self.path}: expected the tables of a store of votes, got others beside or in their place")
+            raise ValueError(
+                f"{self.path}: expected the tables of a store of votes, got others beside or in their place"
+            )
 
 
 def _holds_tables(connection: sqlite3.Connection) -> bool:

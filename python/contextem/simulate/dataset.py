@@ -203,14 +203,19 @@ class SimulatedMicrograph:
                     source=about["source"],
                 )
                 columns, labels = Columns(stored["positions"], stored["sublattice"]), stored["labels"]
+                conditions = dict(about["conditions"])
         except OSError:
             raise
         except Exception as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{path}: expected a simulated micrograph, got another file ({detail[:200]})") from error
-        if labels.shape != (len(columns),) or labels.dtype.kind != "i" or not np.isin(labels, range(len(CLASSES))).all():
+        if (
+            labels.shape != (len(columns),)
+            or labels.dtype.kind != "i"
+            or not np.isin(labels, range(len(CLASSES))).all()
+        ):
             raise ValueError(f"{path}: expected a class for each of {len(columns)} columns, got other labels")
-        return cls(micrograph, columns, labels, context, about["conditions"])
+        return cls(micrograph, columns, labels, context, conditions)
 
 
 def simulate_micrograph(
