@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
-STATED = {"cupy-cuda12x": "MIT", "cupy-cuda13x": "MIT", "libertem": "MIT"}
+STATED = {"atheris": "Apache-2.0", "cupy-cuda12x": "MIT", "cupy-cuda13x": "MIT", "libertem": "MIT"}
 """Of packages that are not installed with the tests, as their authors state them."""
 
 SHORT = 60  # characters; a longer field has the text of the licence

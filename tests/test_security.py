@@ -106,7 +106,7 @@ EXPECTED = {
     "npz of responses": "asks for 1024.0 GiB, more than 1.0 GiB",
     "png": "could be decompression bomb",
     "tif": "asks for 2048.0 GiB, more than 1.0 GiB",
-    "tif of nothing": "bytes that stand for 0.7 GiB",
+    "tif of nothing": "bytes that stand for 763 MiB",
     "hspy": "asks for 4096.0 GiB, more than 1.0 GiB",
     "hspy, lazily": "b.hspy",
     "results": "asks for 4096.0 GiB, more than 1.0 GiB",

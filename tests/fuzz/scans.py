@@ -63,7 +63,12 @@ def _hdf5(draw: Draw, path: Path) -> None:
             dtype = np.dtype(draw.choice(DTYPES))
             try:
                 options = (
-                    {"chunks": (1,) * len(shape), "compression": draw.choice((None, "gzip"))} if draw.chance() else {}
+                    {
+                        "chunks": tuple(max(1, min(side, 8)) for side in shape),
+                        "compression": draw.choice((None, "gzip")),
+                    }
+                    if draw.chance()
+                    else {}
                 )
                 made = group.create_dataset("data", shape, dtype, **options)
                 if made.nbytes < 1 << 16 and draw.chance() and dtype.kind in "iuf":

@@ -54,8 +54,8 @@ class Budget:
         if size > self._most:
             raise MemoryError(
                 f"memory: {name} takes about {in_words(size)}, beside {in_words(self.total - self._most)} that the "
-                f"program takes, and {in_words(self.total)} are allowed for a process; allow more with --memory, or have "
-                "fewer processes with --workers"
+                f"program takes, and {in_words(self.total)} are allowed for a process; allow more with --memory, or "
+                "have fewer processes with --workers"
             )
         with self._changed:
             self._changed.wait_for(lambda: self.left >= size)
