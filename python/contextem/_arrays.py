@@ -285,7 +285,11 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
 
 def check_real(name: str, value: Any) -> float:
     """Return ``value`` as a finite float."""
-    if not isinstance(value, Real) or not abs(value) <= sys.float_info.max:  # type: ignore[operator]
+    try:
+        finite = isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        finite = False
+    if not finite:
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextem._bounds import check_fits, check_hdf5, check_zarr
+from contextem._bounds import check_fits, check_hdf5, check_zarr, in_words
 
 _READERS = {
     ".dm3": "rsciio.digitalmicrograph",
@@ -38,6 +38,9 @@ SUFFIXES = (*_READERS, ".npy", ".png")
 
 MAPPED_FROM = 2**28
 """Bytes of a file from which on its pixels, where they lie in it as they are, stay there until they are looked at."""
+
+MOST_PACKED = 2000
+"""Times its length that the pixels of a compressed TIF may be: noise is packed by two, zeros by a thousand."""
 
 _SCANNED = "compute images of them: `contextem batch --annulus HAADF 70 200`, or contextem.virtual_images"
 _DIFFRACTION = f"holds diffraction patterns, {_SCANNED}"
@@ -355,7 +358,7 @@ def _load_all(path: Path, lazy: bool) -> list[Recording]:
     if suffix == ".png":
         return [_load_png(path)]
     reader = importlib.import_module(_READERS[suffix]).file_reader
-    _check_claims(path, suffix)
+    _check_claims(path, suffix, lazy)
     # The reader of tif files never closes one that is read lazily.
     options = {"lazy": lazy and suffix not in (".tif", ".tiff")} | (_emd_options(path) if suffix == ".emd" else {})
     signals = _described_by_emi(path, reader) if suffix == ".ser" else []
@@ -367,24 +370,27 @@ def _load_all(path: Path, lazy: bool) -> list[Recording]:
     return recordings
 
 
-def _check_claims(path: Path, suffix: str) -> None:
+def _check_claims(path: Path, suffix: str, lazy: bool) -> None:
     """Raise ValueError if a reader would take more memory than there is, or run what it reads.
 
     What is not compressed is as long as its file.  Of the files of py4DSTEM a reader takes no more than is asked for.
     """
     if suffix == ".zspy":
-        check_zarr(path)
+        check_zarr(path, lazily=lazy)
     elif suffix in (".emd", ".hspy"):
         import h5py
 
         with h5py.File(path) as file:
             if suffix == ".hspy" or "Version" in file:
-                check_hdf5(file.get("Data/Image", file), path.name)
+                check_hdf5(file.get("Data/Image", file), path.name, lazily=lazy)
     elif suffix in (".tif", ".tiff") and not _is_large(path):
         import tifffile
 
         with path.open("rb") as file:
-            check_fits(f"{path.name}:", sum(series.nbytes for series in tifffile.TiffFile(file).series))
+            claimed = sum(series.nbytes for series in tifffile.TiffFile(file).series)
+        check_fits(f"{path.name}:", claimed)
+        if claimed > MOST_PACKED * path.stat().st_size:  # to make up what is not there takes minutes
+            raise ValueError(f"expected pixels, got {path.stat().st_size} bytes that stand for {in_words(claimed)}")
 
 
 def _is_large(path: Path) -> bool:

@@ -294,7 +294,7 @@ def _opened_zarr(path: Path) -> Iterator[Any]:
     with needs_extra("batch"):
         import zarr
 
-    check_zarr(path)
+    check_zarr(path, lazily=True)
     yield zarr.open(str(path), mode="r")
 
 

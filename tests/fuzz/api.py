@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
+
 from contextem.columns import Columns
 from contextem.labels import server
 from contextem.labels.server import create_app
 from contextem.labels.votes import VoteStore
 from contextem.micrograph import Micrograph
-
 from fuzz.draw import Broken, Draw
 
 INSTRUMENTED = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from contextem import _core
 
+from contextem import _core
 from fuzz.arrays import FLOATS, array, positions, threads
 from fuzz.draw import Draw, expected
 

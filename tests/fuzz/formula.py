@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from contextem.context import HOSTS, Context, find_host, parse_formula
 from contextem.elements import SYMBOLS, atomic_shares
-
 from fuzz.draw import Broken, Draw, expected
 
 INSTRUMENTED = ("contextem.context", "contextem.elements", "contextem.micrograph")
@@ -45,6 +44,6 @@ def target(data: bytes) -> None:
 def seeds() -> Iterator[bytes]:
     for name in HOSTS:
         yield name.encode()
-    yield "W(S0.6Se0.4)2\nCr".encode()
+    yield b"W(S0.6Se0.4)2\nCr"
     yield b"Mo(S0.25Se0.25Te0.5)2\n\x02\x01\x02\x00\x00\x01\x01\x00\x00"
     yield bytes(range(64))

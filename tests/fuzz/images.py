@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from contextem.micrograph import Micrograph, open_series, read, read_series
 from microscope_files import write_dm, write_emi, write_mrc, write_py4dstem, write_signal, write_velox, write_zspy
 from PIL import Image
 
+from contextem.micrograph import Micrograph, open_series, read, read_series
 from fuzz.draw import Broken, Draw, expected
 
 INSTRUMENTED = (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from contextem.adjoint import column_moments_adjoint, column_moments_position_gradient, patch_moments_adjoint
 from contextem.columns import Columns
 from contextem.dense import dense_moments
@@ -15,7 +16,6 @@ from contextem.moments import column_moments, patch_moments
 from contextem.patches import antialias, extract_patches, patch_complete
 from contextem.virtual_detectors import VirtualDetectors, annulus, sum_patterns, virtual_detectors
 from contextem.zernike import MODES, ZernikeBasis, reconstruct, rotate, rotation_invariants
-
 from fuzz.arrays import FLOATS, SIDES, array, positions, threads
 from fuzz.draw import Broken, Draw, expected
 

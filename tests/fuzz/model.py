@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+
 from contextem.attention import ModelConfig, build_classifier
 from contextem.context import Context
 from contextem.contrast import contrast_blocks
 from contextem.model import Model, load_model
-
 from fuzz.draw import Broken, Draw, expected
 
 INSTRUMENTED = ("contextem.model", "contextem.attention", "contextem.contrast", "contextem._bounds", "json")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
 from contextem.batch.store import Store, _is_below
 from contextem.classification import Classification
 from contextem.columns import CLASSES, Columns
 from contextem.context import Context
 from contextem.micrograph import Micrograph
 from contextem.simulate.dataset import SimulatedMicrograph, manifest
-
 from fuzz.arrays import array
 from fuzz.draw import Broken, Draw, expected
 
@@ -100,7 +100,7 @@ def _hdf5(draw: Draw) -> None:
                 if kind == 1:
                     file.create_group(name)
                 elif kind == 2:
-                    file.create_dataset(name, (draw.integer(), 2), "f4", fillvalue=draw.real(), chunks=True)
+                    file.create_dataset(name, (draw.integer(), 2), "f4", fillvalue=draw.real(), chunks=(1, 2))
                 elif kind == 3:
                     file[name] = h5py.ExternalLink("other.h5", "/a")
                 elif kind == 4:

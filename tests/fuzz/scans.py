@@ -13,9 +13,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from contextem.diffraction import read_scan
 from microscope_files import write_blo, write_dm, write_mib, write_mrc
 
+from contextem.diffraction import read_scan
 from fuzz.arrays import DTYPES
 from fuzz.draw import Broken, Draw, expected
 from fuzz.images import with_others
@@ -62,13 +62,24 @@ def _hdf5(draw: Draw, path: Path) -> None:
                 shape[draw.below(len(shape))] = draw.integer()
             dtype = np.dtype(draw.choice(DTYPES))
             try:
-                options = {"chunks": True, "compression": draw.choice((None, "gzip"))} if draw.chance() else {}
+                options = (
+                    {
+                        "chunks": tuple(max(1, min(side, 8)) for side in shape),
+                        "compression": draw.choice((None, "gzip")),
+                    }
+                    if draw.chance()
+                    else {}
+                )
                 made = group.create_dataset("data", shape, dtype, **options)
                 if made.nbytes < 1 << 16 and draw.chance() and dtype.kind in "iuf":
                     made[...] = 1
                 for axis in range(draw.below(5)):
                     of = group.create_group(f"axis-{axis}") if draw.chance() else None
-                    place = of.attrs if of is not None else group.create_dataset(f"dim{axis + 1}", data=[0.0, draw.real()]).attrs
+                    place = (
+                        of.attrs
+                        if of is not None
+                        else group.create_dataset(f"dim{axis + 1}", data=[0.0, draw.real()]).attrs
+                    )
                     place["scale"] = draw.choice((0.02, draw.real(), draw.text(), [1.0, 2.0]))
                     place["units"] = draw.choice((*UNITS, draw.real()))
                 if draw.chance(4):

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contextem.sidecar import Settings, read_settings, settings_of
-
 from fuzz.draw import Broken, expected
 
 INSTRUMENTED = ("contextem.sidecar", "contextem.context", "contextem.elements", "contextem.micrograph", "yaml")

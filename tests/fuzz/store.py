@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
 from contextem.columns import Columns
 from contextem.labels.actions import Add, Delete, Move, Undo, Vote
 from contextem.labels.database import _KEYS
 from contextem.labels.votes import RULES, Missing, VoteStore, labels_text
 from contextem.micrograph import Micrograph
-
 from fuzz.draw import Broken, Draw, expected
 
 INSTRUMENTED = (
@@ -47,8 +47,43 @@ def _whole() -> bytes:
 
 WHOLE = _whole()
 VALUES = (
-    *(None, 0, 1, -1, 2, 3, 4, 5, 6, 7, 512, 2**31, 2**40, 2**62, -(2**62), 0.5, -0.5, 1e300, float("inf"), "", "x", "1"),
-    *("random", "uncertain", "null", "[]", "{}", "[" * 2000, '{"sampling": 0.2}', '{"sampling": 1e9}', "<f4", "|O", ">f8"),
+    *(
+        None,
+        0,
+        1,
+        -1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        512,
+        2**31,
+        2**40,
+        2**62,
+        -(2**62),
+        0.5,
+        -0.5,
+        1e300,
+        float("inf"),
+        "",
+        "x",
+        "1",
+    ),
+    *(
+        "random",
+        "uncertain",
+        "null",
+        "[]",
+        "{}",
+        "[" * 2000,
+        '{"sampling": 0.2}',
+        '{"sampling": 1e9}',
+        "<f4",
+        "|O",
+        ">f8",
+    ),
     *(b"", b"x", zlib.compress(bytes(4800)), zlib.compress(bytes(1 << 20)), zlib.compress(bytes(4800)) + b"x"),
     *('{"sampling":0.2,"energy":1,"detector":{"name":"x"},"provenance":{},"source":null}', "chair", "expert", "NaN"),
 )
@@ -71,14 +106,17 @@ def _changed(draw: Draw, path: Path) -> None:
             try:
                 if draw.chance(6):
                     connection.execute(
-                        f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", [draw.choice(VALUES) for _ in names]
+                        f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})",
+                        [draw.choice(VALUES) for _ in names],
                     )
                 elif draw.chance(8):
                     connection.execute(f"DELETE FROM {table} WHERE {names[0]} = ?", (draw.below(4),))
                 else:
                     order = ", ".join(_KEYS[table][:1])
                     where = f"SELECT {order} FROM {table} LIMIT 1 OFFSET {draw.below(max(rows, 1))}"
-                    connection.execute(f"UPDATE {table} SET {draw.choice(names)} = ? WHERE ({order}) IN ({where})", (value,))
+                    connection.execute(
+                        f"UPDATE {table} SET {draw.choice(names)} = ? WHERE ({order}) IN ({where})", (value,)
+                    )
             except (sqlite3.Error, OverflowError):
                 pass  # nothing that a file can hold
         for _, statement in triggers:

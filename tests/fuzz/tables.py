@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
 from contextem.columns import Columns
 from contextem.curves import read_curves
 from contextem.labels.commands import _read_columns, _table
-
 from fuzz.draw import Broken, expected
 
 INSTRUMENTED = ("contextem.labels.commands", "contextem.columns", "contextem.curves", "csv")

@@ -477,7 +477,7 @@ def _add_refusals(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        sentence = f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        sentence = " ".join(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}".split())
         return JSONResponse({"detail": sentence.encode("ascii", "replace").decode()}, 422)
 
     def told(_: Request, error: Exception) -> Response:

@@ -210,6 +210,7 @@ class SimulatedMicrograph:
                     source=about["source"],
                 )
                 columns, labels = Columns(stored["positions"], stored["sublattice"]), stored["labels"]
+                conditions = dict(about["conditions"])
         except (OSError, SchemaError):
             raise
         except Exception as error:
@@ -221,7 +222,7 @@ class SimulatedMicrograph:
             or not np.isin(labels, range(len(CLASSES))).all()
         ):
             raise ValueError(f"{path}: expected a class for each of {len(columns)} columns, got other labels")
-        return cls(micrograph, columns, labels, context, about["conditions"])
+        return cls(micrograph, columns, labels, context, conditions)
 
 
 def simulate_micrograph(
