@@ -24,7 +24,7 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 NO_TORCH = "no torch for this Python: what needs it is left out"
 
 
-COMMANDS = ("test_about", "test_batch", "test_jobs", "test_notebooks", "test_slurm", "test_label_page")
+COMMANDS = ("test_about", "test_batch", "test_jobs", "test_logging", "test_notebooks", "test_slurm", "test_label_page")
 """Beginnings of modules that classify in processes of their own, where nothing tells that torch is missing."""
 
 
