@@ -30,6 +30,17 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 NO_TORCH = "no torch for this Python: what needs it is left out"
 
 
+COMMANDS = ("test_about", "test_batch", "test_jobs", "test_logging", "test_notebooks", "test_slurm", "test_label_page")
+"""Beginnings of modules that classify in processes of their own, where nothing tells that torch is missing."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what classifies in other processes where there is no torch."""
+    for item in items:
+        if not HAS_TORCH and item.path.name.startswith(COMMANDS):
+            item.add_marker(pytest.mark.skip(reason=NO_TORCH))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     """Skip modules that import torch where there is none, so that all the others are tested there."""
