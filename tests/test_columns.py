@@ -311,6 +311,17 @@ def test_fits_and_predictions_are_averaged_as_well_as_with_the_errors_of_the_sca
     assert rms(columns_module._blend(predicted, fitted, deviation, spread) - true) < 1.01 * rms(best - true)
 
 
+@pytest.mark.parametrize("average", [columns_module._combine, columns_module._blend])
+def test_averages_do_not_depend_on_the_unit(average):
+    """Of positions and of how far they stray; a weight has no unit, a deviation has that of the positions."""
+    rng = np.random.default_rng(4)
+    predicted, quality = rng.uniform(0, 50, (200, 2)), rng.uniform(0.1, 1, 200)
+    measured = predicted + rng.normal(0, 0.4, (200, 2))
+    plain = average(predicted, measured, quality, 0.3)
+    scaled = average(8 * predicted, 8 * measured, quality * (8 if average is columns_module._blend else 1), 8 * 0.3)
+    np.testing.assert_allclose(scaled, 8 * plain, rtol=1e-12)
+
+
 def test_positions_are_precise():
     scene = make_scene(seed=10, dose=5000.0)
     columns = find_columns(scene.micrograph, Host())
