@@ -245,6 +245,23 @@ def test_nothing_is_invented_in_vacuum():
     assert (away < 0.7 * SPACING).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_triangular_flake_has_all_its_columns_on_the_lattice_to_the_corners(seed):
+    rng = np.random.default_rng(seed)
+    angle = 0.2 + seed
+    metal, chalcogen, _ = honeycomb(200, SPACING, angle, (1.0, 2.0))
+    positions = np.concatenate([metal, chalcogen])
+    normals = [np.array([np.sin(t), np.cos(t)]) for t in angle + np.deg2rad([90, 210, 330])]
+    flake = np.all([(positions - 100) @ normal < 3.6 * SPACING for normal in normals], axis=0)
+    brightness = np.repeat([BRIGHTNESS[METAL], BRIGHTNESS[X2]], [len(metal), len(chalcogen)])[flake]
+    positions = positions[flake] + rng.normal(0, 0.012 * SPACING, (flake.sum(), 2))
+    image = paint(200, positions, brightness, 0.17 * SPACING, 200.0, rng)
+    columns = find_columns(Micrograph(image, LATTICE / SPACING), Host())
+    gap, number = cKDTree(columns.positions).query(positions)
+    assert (gap < 0.15 * SPACING).all() and (columns.sublattice[number] >= 0).all()
+    assert len(columns) <= len(positions) + 5
+
+
 def test_masked_half():
     scene = make_scene(seed=20, size=256)
     image = scene.image.copy()
