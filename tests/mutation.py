@@ -179,6 +179,8 @@ def main() -> None:
         for node in ast.walk(ast.parse(source)):  # of the package what the module stands on, and nothing above it
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("contextem."):
                 importlib.import_module(node.module)
+        if not Path(importlib.import_module("contextem._kernels").__file__ or "").is_relative_to(tree):
+            sys.exit("an installed contextem is imported, not the mutants: uninstall it and build the core in python/")
         gc.freeze()  # children then neither search nor copy what is imported
         results, rng = [], random.Random(0)
         seen: Counter[tuple[Any, ...]] = Counter()

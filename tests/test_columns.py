@@ -245,6 +245,23 @@ def test_nothing_is_invented_in_vacuum():
     assert (away < 0.7 * SPACING).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_triangular_flake_has_all_its_columns_on_the_lattice_to_the_corners(seed):
+    rng = np.random.default_rng(seed)
+    angle = 0.2 + seed
+    metal, chalcogen, _ = honeycomb(200, SPACING, angle, (1.0, 2.0))
+    positions = np.concatenate([metal, chalcogen])
+    normals = [np.array([np.sin(t), np.cos(t)]) for t in angle + np.deg2rad([90, 210, 330])]
+    flake = np.all([(positions - 100) @ normal < 3.6 * SPACING for normal in normals], axis=0)
+    brightness = np.repeat([BRIGHTNESS[METAL], BRIGHTNESS[X2]], [len(metal), len(chalcogen)])[flake]
+    positions = positions[flake] + rng.normal(0, 0.012 * SPACING, (flake.sum(), 2))
+    image = paint(200, positions, brightness, 0.17 * SPACING, 200.0, rng)
+    columns = find_columns(Micrograph(image, LATTICE / SPACING), Host())
+    gap, number = cKDTree(columns.positions).query(positions)
+    assert (gap < 0.15 * SPACING).all() and (columns.sublattice[number] >= 0).all()
+    assert len(columns) <= len(positions) + 5
+
+
 def test_masked_half():
     scene = make_scene(seed=20, size=256)
     image = scene.image.copy()
@@ -260,7 +277,9 @@ def test_masked_half():
 def test_lattices_are_looked_for_in_an_image_of_mean_0_and_deviation_1(tile):
     data = make_scene(seed=22, size=150).image[:, :141] + 1e6  # an offset a thousand times the contrast
     image, frames = lattice_frames(Micrograph(data, LATTICE / SPACING), Host(), tile=tile)
-    np.testing.assert_allclose(image.whole(), (data - data.mean()) / data.std(), atol=1e-5)
+    expected = (data - data.mean()) / data.std()
+    np.testing.assert_allclose(image.whole(), expected, atol=1e-5)
+    np.testing.assert_allclose(image.rows(70, 150), expected[70:], atol=1e-5)
     assert lattice_constant(frames[0].basis) == pytest.approx(SPACING, rel=0.02)
     quality = [frame.quality for frame in frames]
     assert quality == sorted(quality, reverse=True)
@@ -309,6 +328,17 @@ def test_fits_and_predictions_are_averaged_as_well_as_with_the_errors_of_the_sca
     fitted = true + error * rng.normal(size=(n, 2))
     best = (predicted / spread**2 + fitted / error**2) / (1 / spread**2 + 1 / error**2)
     assert rms(columns_module._blend(predicted, fitted, deviation, spread) - true) < 1.01 * rms(best - true)
+
+
+@pytest.mark.parametrize("average", [columns_module._combine, columns_module._blend])
+def test_averages_do_not_depend_on_the_unit(average):
+    """Of positions and of how far they stray; a weight has no unit, a deviation has that of the positions."""
+    rng = np.random.default_rng(4)
+    predicted, quality = rng.uniform(0, 50, (200, 2)), rng.uniform(0.1, 1, 200)
+    measured = predicted + rng.normal(0, 0.4, (200, 2))
+    plain = average(predicted, measured, quality, 0.3)
+    scaled = average(8 * predicted, 8 * measured, quality * (8 if average is columns_module._blend else 1), 8 * 0.3)
+    np.testing.assert_allclose(scaled, 8 * plain, rtol=1e-12)
 
 
 def test_positions_are_precise():

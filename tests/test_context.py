@@ -349,7 +349,7 @@ def test_a_high_tension_off_by_less_than_a_percent_is_the_nominal_one():
         np.testing.assert_array_equal(context(energy=energy).vector("roles"), context(energy=60e3).vector("roles"))
     for energy in (59_405, 60_607, 78e3):
         with pytest.raises(ValueError, match=r"^energy: expected one of"):
-            context(energy=energy).vector()
+            context(energy=energy).vector("roles")
 
 
 def test_the_vector_needs_energy_and_detector():
