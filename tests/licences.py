@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib.metadata import metadata
 from pathlib import Path
 
-import tomllib
 from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"

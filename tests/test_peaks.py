@@ -136,7 +136,7 @@ def test_maxima_of_the_response_above_a_threshold(threshold):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_maxima_of_an_image_on_a_card_stay_there(monkeypatch, dtype):
+def test_maxima_of_a_torch_image_on_a_card_stay_there(monkeypatch, dtype):
     torch = pytest.importorskip("torch")
     card = stand_in_card.install(monkeypatch)
     image = np.random.default_rng(6).normal(size=(90, 120)).astype(dtype)

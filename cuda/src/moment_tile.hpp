@@ -229,6 +229,7 @@ template <class T, class Samples>
 struct SampleStage {
     static constexpr bool keeps_corners = true;
     static constexpr int together = 2;
+    static constexpr int slots_together = sizeof(T) == 4 ? 2 : 1;  // as registers are left
     struct Held {};
     Samples samples;
 
@@ -264,7 +265,7 @@ struct SampleStage {
                 return;
             }
 #if defined(__CUDA_ARCH__)
-#pragma unroll 2
+#pragma unroll slots_together
 #endif
             for (int slot = thread / strip_samples; slot < Tile<T>::patches; slot += threads / strip_samples) {
                 put_folded(fold(read(slot, first, below, right), read(slot, first + back, below, left),

@@ -102,7 +102,7 @@ def _guided(name: str, options: list[str]) -> NoReturn:
     subject = f"fuzz.{name}"
     # what a target instruments stands at its top, before the package is imported
     text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    included = re.findall(r'"([\w.]+)"', re.search(r"^INSTRUMENTED = \((.*?)\)$", text, re.M | re.S)[1])
+    included = re.findall(r'"([\w.]+)"', re.search(r"^INSTRUMENTED = \((.*?)\)$", text, re.MULTILINE | re.DOTALL)[1])
     with atheris.instrument_imports(include=[subject, *included]):
         module = importlib.import_module(subject)
     atheris.Setup([sys.argv[0], *options], module.target)
@@ -129,7 +129,7 @@ def _under_atheris(given: argparse.Namespace) -> int:
         start = time.monotonic()
         run = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
         print("\n".join(run.stderr.splitlines()[-60 if run.returncode else -2 :]), file=sys.stderr)
-        counts = re.findall(r"^#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+)", run.stderr, re.M)
+        counts = re.findall(r"^#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+)", run.stderr, re.MULTILINE)
         executions, edges, features = counts[-1] if counts else ("0", "0", "0")
         status = run.returncode
         if f"Done {executions} runs" in run.stderr:  # what libraries do when the interpreter ends is no finding

@@ -31,9 +31,7 @@ def array(draw: Draw, *shape: int | None, dtype: Any = None) -> Any:
     if values.size and draw.chance(4):
         values.flat[chance.integers(0, values.size, 1 + values.size // 8)] = draw.real()
     with np.errstate(all="ignore"):
-        if kind.names:
-            made = np.zeros(extents, kind)
-        elif kind.kind in "USMO":
+        if kind.names or kind.kind in "USMO":
             made = np.zeros(extents, kind)
         else:
             made = np.nan_to_num(values).astype(kind) if kind.kind in "iub" else values.astype(kind)
