@@ -883,7 +883,7 @@ class VoteStore:
             yield
         except (Missing, Refused):
             raise
-        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, *_ODD) as error:
+        except (LookupError, OverflowError, RecursionError, TypeError, ValueError, *_ODD) as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{self.path}: expected a store of votes, its {what} cannot be used ({detail})") from error
 
