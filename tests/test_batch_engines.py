@@ -11,9 +11,10 @@ import pytest
 from batches import contextem, digests, write_campaign
 from click.testing import CliRunner
 
+from contextem._bounds import _group_limits
 from contextem.batch import engines, part
 from contextem.batch.engines import Threads, card_cluster
-from contextem.batch.memory import Budget, _group_limits, default_memory, held_memory, peak_memory
+from contextem.batch.memory import Budget, default_memory, held_memory, peak_memory
 from contextem.batch.part import Work
 from contextem.batch.plan import Options, make_parts, model_digest
 from contextem.batch.run import run
