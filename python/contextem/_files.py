@@ -401,6 +401,9 @@ def _is_large(path: Path) -> bool:
 
 def _mapped_npy(path: Path) -> NDArray[Any]:
     """Map the array of an NPY file; one that lies there column by column is read."""
+    with path.open("rb") as file:
+        if file.read(6) != np.lib.format.MAGIC_PREFIX:
+            raise ReadError(f"path: {path.name} is no NPY file, by its first bytes; save the image with numpy.save")
     data: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return data if data.flags.c_contiguous else np.load(path, allow_pickle=False)
 
