@@ -466,9 +466,6 @@ def test_a_file_cut_short(tmp_path, suffix, part):
     path.write_bytes(content[: int(part * len(content))])
     with pytest.raises(ReadError, match=rf"^path: image{suffix} "):
         read(path, sampling=0.2)
-    if Path("/proc/self/fd").is_dir():
-        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-        assert path not in [link.readlink() for link in links if link.exists()], "it is left open"
 
 
 def test_reading_leaves_logging_and_warnings_as_they_were(tmp_path):

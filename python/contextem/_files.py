@@ -321,8 +321,6 @@ def reading(path: Path) -> Iterator[None]:
             yield
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold the file open
-            if suffix in (".tif", ".tiff"):
-                gc.collect()  # and so does a reader that refers to itself
             if isinstance(error, PermissionError | ReadError):
                 raise
             detail = " ".join(str(error).split()) or type(error).__name__
