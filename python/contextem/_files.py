@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import glob
 import importlib
+import io
 import logging
 import re
 import traceback
@@ -320,7 +321,7 @@ def reading(path: Path) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # they hold the file open
+            _let_go(error)
             if isinstance(error, PermissionError | ReadError):
                 raise
             detail = " ".join(str(error).split()) or type(error).__name__
@@ -336,6 +337,22 @@ def reading(path: Path) -> Iterator[None]:
                 f"path: {path.name} cannot be read as {suffix}, it may be damaged, cut short or of "
                 f"another format ({detail[:200]})"
             ) from error
+
+
+def _let_go(error: Exception) -> None:
+    """Close what a reader has left open where it failed, and have the error hold nothing of it.
+
+    Files in cycles of references would stay open for long.
+    """
+    import tifffile
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for value in [value for frame in frames for value in frame.f_locals.values()]:
+        if isinstance(value, io.IOBase | tifffile.TiffFile):
+            value.close()
+    traceback.clear_frames(error.__traceback__)
+    for frame in frames:
+        frame.f_locals.keys()  # before Python 3.13 a frame keeps what was seen in it until it is looked at again
 
 
 def _missing_package(error: Exception, suffix: str) -> str | None:
