@@ -692,3 +692,17 @@ def test_unknown_preset_and_missing_folder_are_named(tmp_path):
         dataset.recipes("tmd96", 0)
     with pytest.raises(ValueError, match=r"manifest\.json"):
         dataset.stored(tmp_path)
+
+
+def test_a_damaged_micrograph_is_told_as_such(tmp_path):
+    simulate_micrograph("WSe2", None, 80e3, "HAADF", 1, size=16.0, sampling=0.25).save(tmp_path / "whole.npz")
+    archive = bytearray((tmp_path / "whole.npz").read_bytes())
+    end = archive.rindex(b"PK\x05\x06")  # which tells where the list of members begins
+    archive[end + 16 : end + 20] = (int.from_bytes(archive[end + 16 : end + 20], "little") + 100_000).to_bytes(
+        4, "little"
+    )
+    (tmp_path / "damaged.npz").write_bytes(archive)
+    with pytest.raises(ValueError, match=r"^\S+damaged.npz: expected a simulated micrograph, got another file \("):
+        SimulatedMicrograph.load(tmp_path / "damaged.npz")
+    with pytest.raises(FileNotFoundError):
+        SimulatedMicrograph.load(tmp_path / "nothing.npz")

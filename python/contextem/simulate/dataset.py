@@ -211,7 +211,7 @@ class SimulatedMicrograph:
                 )
                 columns, labels = Columns(stored["positions"], stored["sublattice"]), stored["labels"]
                 conditions = dict(about["conditions"])
-        except (OSError, SchemaError):
+        except (FileNotFoundError, IsADirectoryError, PermissionError, SchemaError):
             raise
         except Exception as error:
             detail = " ".join(str(error).split())
