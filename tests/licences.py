@@ -10,8 +10,11 @@ from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
-STATED = {"atheris": "Apache-2.0", "cupy-cuda12x": "MIT", "cupy-cuda13x": "MIT", "libertem": "MIT"}
-"""Of packages that are not installed with the tests, or do not say it in a word, as their authors state them."""
+FOR_DEVELOPERS = ("bench", "docs", "fuzz", "mutation", "test")
+"""Extras that nobody needs who uses the package."""
+
+STATED = {"cupy-cuda12x": "MIT", "cupy-cuda13x": "MIT", "libertem": "MIT"}
+"""Of packages that are not installed with the tests, as their authors state them."""
 
 SHORT = 60  # characters; a longer field has the text of the licence
 
@@ -30,7 +33,8 @@ def licence(package: str) -> str:
 def packages() -> dict[str, str]:
     """Return what each direct dependency is for: "always", or the names of extras."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-    groups = {"always": project["dependencies"], **project["optional-dependencies"]}
+    extras = project["optional-dependencies"]
+    groups = {"always": project["dependencies"]} | {name: extras[name] for name in extras if name not in FOR_DEVELOPERS}
     needed: dict[str, list[str]] = {}
     for group, requirements in groups.items():
         for name in dict.fromkeys(Requirement(each).name.lower() for each in requirements):
