@@ -23,10 +23,6 @@ class Block(NamedTuple):
     line: int
     reason: str | None
 
-    @property
-    def name(self) -> str:
-        return f"line {self.line}: {self.code.splitlines()[0]}"
-
 
 def blocks(page: Path) -> list[Block]:
     """Return the blocks of a page that are Python or for a POSIX shell; `console` is for the eye."""
@@ -41,18 +37,15 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def run_shell(code: str, folder: Path) -> str:
-    """Run shell commands, `contextem` being the package under test; a server goes on until the block has ended.
-
-    Returns what they print.
-    """
+def run_shell(code: str, folder: Path) -> None:
+    """Run shell commands, `contextem` being the package under test; a server goes on until the block has ended."""
     tools = folder / ".bin"
     tools.mkdir(exist_ok=True)
     for name, options in {"contextem": "-W error -m contextem.cli", "python": ""}.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
         (tools / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "MPLBACKEND": "Agg"}
-    server, printed = None, ""
+    server = None
     try:
         for part in SERVER.split(code):
             if SERVER.match(part):
@@ -60,13 +53,11 @@ def run_shell(code: str, folder: Path) -> str:
                 continue
             command = ["bash", "-euo", "pipefail", "-c", part]
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-            printed += done.stdout
             assert done.returncode == 0, f"{part}\n{done.stdout}{done.stderr}"
     finally:
         if server is not None:
             server.terminate()
             assert server.wait(30) in (0, -15)
-    return printed
 
 
 def _serve(line: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
