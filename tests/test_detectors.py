@@ -9,7 +9,7 @@ from scipy import ndimage
 import contextem as ctm
 from contextem.detectors import GAIN, combine, strangers, superimpose
 from contextem.model import Prediction
-from contextem.remarks import RegistrationWarning
+from contextem.remarks import ContextemWarning
 from contextem.scores import score_columns
 from contextem.series import average, average_by_detector, register
 from contextem.simulate.dataset import column_groups, simulate_micrograph
@@ -131,7 +131,7 @@ def test_an_image_of_another_area_is_told_from_one_recorded_at_once(pair):
     assert elsewhere.shape == one.shape
     (remark,) = strangers([one, elsewhere])
     assert str(remark).startswith("micrograph: other.dm4 hardly looks like ")
-    with pytest.warns(RegistrationWarning) as caught:
+    with pytest.warns(ContextemWarning) as caught:
         result = ctm.classify([one, elsewhere], ctm.Context("MoS2", "Cr"), columns=made.columns)
     assert str(remark) in result.provenance["warnings"] == [str(each.message) for each in caught]
 

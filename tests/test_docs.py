@@ -100,7 +100,7 @@ def documented(site: Path) -> dict[str, set[str]]:
 
 
 def test_every_public_name_is_in_the_reference(documented):
-    names = documented["py:function"] | documented["py:class"] | documented["py:module"]
+    names = documented["py:function"] | documented["py:class"] | documented["py:module"] | documented["py:exception"]
     assert {f"contextem.{name}" for name in contextem.__all__} - names == set()
 
 

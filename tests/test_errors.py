@@ -53,6 +53,7 @@ def test_what_the_shell_says(command, sentence, folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["contextem"])
     if "is not installed" in sentence:
         monkeypatch.setitem(sys.modules, sentence.split(":")[1].strip(), None)
+        monkeypatch.delitem(sys.modules, "contextem.labels.server", raising=False)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     done = CliRunner().invoke(main, shlex.split(command))
     assert sentence in done.stderr.splitlines()

@@ -32,9 +32,9 @@ VARIABLES = (
     "OPENBLAS_CORETYPE",
     "PYTHONWARNINGS",
 )
-"""Variables of the environment that change what is computed, or how fast; those that begin with CONTEXTEM_ too."""
+"""Variables of the environment that change what is computed, or how fast; those that begin with ``CONTEXTEM_`` too."""
 
-NO_USER_EXTRAS = ("all", "bench", "test")
+NO_USER_EXTRAS = ("all", "bench", "docs", "fuzz", "mutation", "test")
 """Extras whose packages are not told of."""
 
 _WIDTH = 110
