@@ -510,3 +510,13 @@ def test_micrographs_of_a_series_keep_what_json_needs(tmp_path):
     frame = read_series(tmp_path / "series.npy", sampling=0.2, energy=80e3, detector="HAADF")[0]
     assert isinstance(frame, Micrograph)
     assert json.loads(json.dumps(frame.provenance)) == {"sampling": "user", "energy": "user", "detector": "user"}
+
+
+@pytest.mark.parametrize("sides", [(1 << 24, 1 << 24, 1), (-5, 3, 2)])
+def test_an_mrc_that_claims_more_than_it_holds_is_refused_at_once(sides, tmp_path):
+    write_mrc(tmp_path / "image.mrc", np.ones((12, 10), np.uint16), (2.4, 2.0))
+    content = (tmp_path / "image.mrc").read_bytes()
+    (tmp_path / "image.mrc").write_bytes(np.array(sides, "<i4").tobytes() + content[12:])
+    for reader in (read, open_series):
+        with pytest.raises(ReadError, match=r"^path: image.mrc cannot be read .* bytes that stand for \("):
+            reader(tmp_path / "image.mrc", sampling=0.2)

@@ -7,7 +7,9 @@ import glob
 import importlib
 import io
 import logging
+import math
 import re
+import struct
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -400,6 +402,11 @@ def _check_claims(path: Path, suffix: str, lazy: bool) -> None:
         with h5py.File(path) as file:
             if suffix == ".hspy" or "Version" in file:
                 check_hdf5(file.get("Data/Image", file), path.name, lazily=lazy)
+    elif suffix == ".mrc":
+        with path.open("rb") as file:
+            sides = struct.unpack("<3i", file.read(12).ljust(12, b"\0"))
+        if min(sides) < 0 or math.prod(sides) > path.stat().st_size:  # whose chunks a reader would count for hours
+            raise ValueError(f"expected pixels, got {path.stat().st_size} bytes that stand for {sides[::-1]} of them")
     elif suffix in (".tif", ".tiff") and not _is_large(path):
         import tifffile
 
