@@ -8,10 +8,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+from contextem.about import NO_USER_EXTRAS
 
-FOR_DEVELOPERS = ("bench", "docs", "fuzz", "mutation", "test")
-"""Extras that nobody needs who uses the package."""
+PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 STATED = {"cupy-cuda12x": "MIT", "cupy-cuda13x": "MIT", "libertem": "MIT"}
 """Of packages that are not installed with the tests, as their authors state them."""
@@ -34,7 +33,7 @@ def packages() -> dict[str, str]:
     """Return what each direct dependency is for: "always", or the names of extras."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    groups = {"always": project["dependencies"]} | {name: extras[name] for name in extras if name not in FOR_DEVELOPERS}
+    groups = {"always": project["dependencies"]} | {name: extras[name] for name in extras if name not in NO_USER_EXTRAS}
     needed: dict[str, list[str]] = {}
     for group, requirements in groups.items():
         for name in dict.fromkeys(Requirement(each).name.lower() for each in requirements):
